@@ -1,0 +1,522 @@
+"""A survey on disk: the single author of every file name, and of whole-or-not-at-all writing.
+
+    mysurvey/
+      survey.toml          name, schema version, how each part was made
+      objects/             Parquet shards, one row a segment, light curves as nested lists
+      rejects/             what ingest could not take: source, row, reason
+      models/NAME/         recipe.toml, weights.safetensors, scores.json
+      latents/NAME/        Parquet shards: id, target, ra, dec, latent, error
+      index/NAME/          the neighbour index
+      answers/VERB-NAME/   tables, pictures, recipe
+
+Shards become visible by one rename and count only once their folder's ``manifest.json`` names
+them; the manifest itself is replaced by one rename too. A stage that was killed leaves at most
+unlisted files, which the next run removes. Every function takes the survey's folder first.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skyvec.schema import Catalog, Latents, LightCurves
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SURVEY_FILE = "survey.toml"
+TEMPORARY = ".writing-"
+
+CURVE_COLUMNS = ("mjd", "flux", "flux_err", "band")
+CORE_COLUMNS = ("id", "target", "ra", "dec", "source")
+
+
+class StoreError(ValueError):
+    """A survey folder is missing, foreign, damaged or of another version."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One thing that could not be taken, and why.
+
+    Args:
+        source: The file it came from.
+        row: Which item of the file, counted from 0; -1 for the file as a whole.
+        id: The key it would have had, or an empty string.
+        reason: What is wrong, in words a person can act on.
+    """
+
+    source: str
+    row: int
+    id: str
+    reason: str
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def objects_folder(survey: Path) -> Path:
+    """Folder of the object shards."""
+    return survey / "objects"
+
+
+def rejects_folder(survey: Path) -> Path:
+    """Folder of the tables of what could not be taken."""
+    return survey / "rejects"
+
+
+def model_folder(survey: Path, name: str) -> Path:
+    """Folder of one trained model."""
+    return survey / "models" / _plain(name)
+
+
+def latents_folder(survey: Path, name: str) -> Path:
+    """Folder of the latents one model made."""
+    return survey / "latents" / _plain(name)
+
+
+def answers_folder(survey: Path, verb: str, name: str) -> Path:
+    """Folder of one answer, made if it is not there."""
+    folder = survey / "answers" / f"{verb}-{_plain(name)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plain(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise StoreError(f"{name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
+    return name
+
+
+def model_names(survey: Path) -> list[str]:
+    """Names of the models with latents, in alphabetical order."""
+    folder = survey / "latents"
+    return (
+        sorted(p.name for p in folder.iterdir() if (p / MANIFEST).exists())
+        if folder.is_dir()
+        else []
+    )
+
+
+# --- whole or not at all ----------------------------------------------------------------------
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it into place.
+
+    Args:
+        path: Where the finished file shall stand; its folder is made if needed.
+        write: Called with the temporary path; must write the whole file there.
+
+    Raises:
+        OSError: The disk is full or not writable; nothing is visible at ``path`` then, and what
+            stood there before still does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file whole or not at all."""
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- the manifest -----------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Give a folder's manifest; an empty one (no shards) where there is none yet.
+
+    Raises:
+        StoreError: The manifest was written by another schema version.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return {"schema": SCHEMA_VERSION, "shards": []}
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {manifest.get('schema')}, this skyvec reads {SCHEMA_VERSION}; "
+            "make the survey again with this version"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace a folder's manifest by one rename."""
+    write_json(folder / MANIFEST, manifest)
+
+
+def clean(folder: Path) -> int:
+    """Remove what a killed run left behind: temporary files and shards no manifest names.
+
+    Returns:
+        How many files were removed.
+    """
+    if not folder.is_dir():
+        return 0
+    listed = {shard["file"] for shard in read_manifest(folder)["shards"]}
+    stray = [
+        path
+        for path in folder.iterdir()
+        if path.name.startswith(TEMPORARY)
+        or (path.name.startswith("part-") and path.name not in listed)
+    ]
+    for path in stray:
+        path.unlink()
+    return len(stray)
+
+
+def shard_name(number: int) -> str:
+    """File name of the shard of a given number."""
+    return f"part-{number:05d}.parquet"
+
+
+# --- the survey -------------------------------------------------------------------------------
+
+
+def create_survey(survey: Path, *, name: str = "") -> None:
+    """Make a survey folder, or leave it as it is where there is one.
+
+    Raises:
+        StoreError: The folder exists, is not empty and is no survey.
+    """
+    if (survey / SURVEY_FILE).exists():
+        return
+    if survey.is_dir() and any(p for p in survey.iterdir() if not p.name.startswith(TEMPORARY)):
+        raise StoreError(f"{survey} exists, is not empty and is no survey; choose another folder")
+    if survey.exists() and not survey.is_dir():
+        raise StoreError(f"{survey} is a file; a survey is a folder")
+    title = json.dumps(name or survey.resolve().name)
+    write_text(survey / SURVEY_FILE, f"name = {title}\nschema = {SCHEMA_VERSION}\n")
+
+
+def check_survey(survey: Path) -> None:
+    """Make sure that a folder is a survey.
+
+    Raises:
+        StoreError: It is not; the message says what to do.
+    """
+    if not (survey / SURVEY_FILE).exists():
+        raise StoreError(
+            f"{survey} is no survey (no {SURVEY_FILE}); make one with `skyvec ingest`"
+        )
+
+
+def note(survey: Path, title: str, facts: dict[str, object]) -> None:
+    """Add a table to survey.toml that says how a part was made; the same note is kept once.
+
+    Args:
+        survey: The survey's folder.
+        title: Name of the list of tables, such as ``ingest``.
+        facts: Plain values: strings, numbers, booleans and lists of them.
+    """
+    path = survey / SURVEY_FILE
+    lines = [f"\n[[{title}]]"] + [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+    entry = "\n".join(lines) + "\n"
+    text = path.read_text(encoding="utf-8")
+    if entry not in text:
+        write_text(path, text + entry)
+
+
+# --- objects ----------------------------------------------------------------------------------
+
+
+def append_objects(
+    survey: Path,
+    catalog: Catalog,
+    curves: LightCurves,
+    source: np.ndarray,
+    rejects: Iterable[Reject] = (),
+) -> None:
+    """Add one shard of objects, with what was rejected on the way, in one step.
+
+    Args:
+        survey: The survey's folder.
+        catalog: One row a segment; may be empty.
+        curves: The same segments in the same order; band codes refer to ``curves.bands``.
+        source: The file each segment came from, shape (n,).
+        rejects: What could not be taken since the shard before.
+    """
+    folder = objects_folder(survey)
+    manifest = read_manifest(folder)
+    bands: list[str] = manifest.setdefault("bands", [])
+    bands += [band for band in curves.bands if band not in bands]
+    codes = np.array([bands.index(band) for band in curves.bands], np.int16)
+    file = shard_name(len(manifest["shards"]))
+    rejected = list(rejects)
+    write_table(rejects_folder(survey) / file, _rejects_table(rejected))
+    write_table(folder / file, _objects_table(catalog, curves, codes, source))
+    manifest["shards"].append(
+        {
+            "file": file,
+            "rows": len(catalog),
+            "points": int(curves.offsets[-1]),
+            "rejects": len(rejected),
+            "flux_unit": curves.flux_unit,
+            "sha256": sha256(folder / file),
+        }
+    )
+    write_manifest(folder, manifest)
+
+
+def _rejects_table(rejects: list[Reject]) -> pa.Table:
+    return pa.table(
+        {
+            "source": pa.array([r.source for r in rejects], pa.string()),
+            "row": pa.array([r.row for r in rejects], pa.int64()),
+            "id": pa.array([r.id for r in rejects], pa.string()),
+            "reason": pa.array([r.reason for r in rejects], pa.string()),
+        }
+    )
+
+
+def _objects_table(
+    catalog: Catalog, curves: LightCurves, codes: np.ndarray, source: np.ndarray
+) -> pa.Table:
+    offsets = pa.array(curves.offsets, pa.int64())
+
+    def nested(values: np.ndarray) -> pa.Array:
+        return pa.LargeListArray.from_arrays(offsets, pa.array(values))
+
+    columns: dict[str, Any] = {
+        "id": pa.array(catalog.id),
+        "target": pa.array(catalog.target),
+        "ra": pa.array(catalog.ra, pa.float64()),
+        "dec": pa.array(catalog.dec, pa.float64()),
+        "source": pa.array(source).dictionary_encode(),
+        "mjd": nested(curves.mjd),
+        "flux": nested(curves.flux),
+        "flux_err": nested(curves.flux_err),
+        "band": nested(codes[curves.band] if len(codes) else curves.band),
+    }
+    for name, column in catalog.columns.items():
+        columns[name] = pa.array(column)
+    return pa.table(columns).replace_schema_metadata({"flux_unit": curves.flux_unit})
+
+
+def object_shards(survey: Path) -> list[dict[str, Any]]:
+    """Manifest entries of the object shards, in the order they were written."""
+    check_survey(survey)
+    return read_manifest(objects_folder(survey))["shards"]
+
+
+def survey_bands(survey: Path) -> tuple[str, ...]:
+    """Names of all bands of the survey; band codes refer to them."""
+    return tuple(read_manifest(objects_folder(survey)).get("bands", []))
+
+
+def read_objects(survey: Path, file: str) -> tuple[Catalog, LightCurves]:
+    """Read one shard of objects whole: a few tens of megabytes."""
+    table = pq.read_table(objects_folder(survey) / file)
+    catalog = _catalog(table)
+    first = table["mjd"].combine_chunks()
+    curves = LightCurves(
+        catalog.id,
+        _offsets(first),
+        _flat(first),
+        _flat(table["flux"].combine_chunks()),
+        _flat(table["flux_err"].combine_chunks()),
+        _flat(table["band"].combine_chunks()),
+        survey_bands(survey),
+        (table.schema.metadata or {}).get(b"flux_unit", b"").decode(),
+    )
+    return catalog, curves
+
+
+def iterate_objects(survey: Path) -> Iterator[tuple[str, Catalog, LightCurves]]:
+    """Read the survey shard by shard: file name, catalogue, light curves."""
+    for shard in object_shards(survey):
+        yield shard["file"], *read_objects(survey, shard["file"])
+
+
+def read_catalog(survey: Path) -> Catalog:
+    """Read everything but the light curves, of the whole survey.
+
+    A column that some shards lack is filled with NaN (numbers) or an empty string.
+    """
+    folder = objects_folder(survey)
+    tables = []
+    for shard in object_shards(survey):
+        path = folder / shard["file"]
+        names = [name for name in pq.read_schema(path).names if name not in CURVE_COLUMNS]
+        tables.append(pq.read_table(path, columns=names))
+    if not tables:
+        none = np.zeros(0)
+        return Catalog(none.astype(np.str_), none.astype(np.str_), none, none)
+    return _catalog(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def read_rejects(survey: Path) -> pa.Table:
+    """Read all that ingest could not take: source, row, id, reason."""
+    folder = rejects_folder(survey)
+    tables = [pq.read_table(folder / shard["file"]) for shard in object_shards(survey)]
+    return pa.concat_tables(tables) if tables else _rejects_table([])
+
+
+def finished_items(survey: Path) -> dict[str, int]:
+    """How many items of each source file are already stored or rejected.
+
+    Readers give the items of a file in a fixed order, so this count is where to go on.
+    """
+    done: dict[str, int] = {}
+    folder = objects_folder(survey)
+    for shard in object_shards(survey):
+        for table in (
+            pq.read_table(folder / shard["file"], columns=["source"]),
+            pq.read_table(rejects_folder(survey) / shard["file"], columns=["source"]),
+        ):
+            for entry in table["source"].value_counts().to_pylist():
+                done[entry["values"]] = done.get(entry["values"], 0) + entry["counts"]
+    return done
+
+
+def _strings(column: pa.ChunkedArray) -> np.ndarray:
+    text = column.cast(pa.string())
+    return np.array(text.fill_null("").to_pylist(), dtype=np.str_).reshape(len(column))
+
+
+def _catalog(table: pa.Table) -> Catalog:
+    columns = {}
+    for name in table.column_names:
+        if name in CURVE_COLUMNS or name in ("id", "target", "ra", "dec"):
+            continue
+        kind = table[name].type
+        if (
+            pa.types.is_dictionary(kind)
+            or pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+        ):
+            columns[name] = _strings(table[name])
+        else:
+            columns[name] = table[name].to_numpy()
+    return Catalog(
+        _strings(table["id"]),
+        _strings(table["target"]),
+        table["ra"].to_numpy(),
+        table["dec"].to_numpy(),
+        columns,
+    )
+
+
+def _offsets(lists: pa.LargeListArray) -> np.ndarray:
+    offsets = lists.offsets.to_numpy()
+    return (offsets - offsets[0]).astype(np.int64)
+
+
+def _flat(lists: pa.LargeListArray) -> np.ndarray:
+    return lists.flatten().to_numpy(zero_copy_only=False)
+
+
+# --- latents ----------------------------------------------------------------------------------
+
+
+def write_latents(survey: Path, file: str, latents: Latents, objects_sha256: str) -> None:
+    """Add the latents of one object shard, under the same file name, in one step.
+
+    Args:
+        survey: The survey's folder.
+        file: Name of the object shard they were made from.
+        latents: One row a segment of that shard.
+        objects_sha256: Hash of that shard, so that a changed one is encoded again.
+    """
+    folder = latents_folder(survey, latents.model)
+    manifest = read_manifest(folder)
+    if manifest.setdefault("model_hash", latents.model_hash) != latents.model_hash:
+        raise StoreError(
+            f"{folder} holds latents of another model ({manifest['model_hash'][:12]}); "
+            f"remove the folder, or encode under another name"
+        )
+    write_table(folder / file, _latents_table(latents))
+    entry = {
+        "file": file,
+        "rows": len(latents),
+        "objects_sha256": objects_sha256,
+        "sha256": sha256(folder / file),
+    }
+    manifest["shards"] = sorted(
+        [s for s in manifest["shards"] if s["file"] != file] + [entry], key=lambda s: s["file"]
+    )
+    write_manifest(folder, manifest)
+
+
+def _latents_table(latents: Latents) -> pa.Table:
+    width = latents.vectors.shape[1]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(latents.vectors.ravel()), width)
+    return pa.table(
+        {
+            "id": pa.array(latents.id),
+            "target": pa.array(latents.target),
+            "ra": pa.array(latents.ra, pa.float64()),
+            "dec": pa.array(latents.dec, pa.float64()),
+            "latent": vectors,
+            "error": pa.array(latents.error, pa.float32()),
+        }
+    ).replace_schema_metadata({"model": latents.model, "model_hash": latents.model_hash})
+
+
+def read_latents(survey: Path, name: str) -> Latents:
+    """Read all latents of one model, in the order of the object shards.
+
+    Raises:
+        StoreError: There are none; the message names the models that have some.
+    """
+    check_survey(survey)
+    folder = latents_folder(survey, name)
+    manifest = read_manifest(folder)
+    if not manifest["shards"]:
+        known = ", ".join(model_names(survey)) or "none yet"
+        raise StoreError(
+            f"no latents of {name!r} in {survey} (there are: {known}); "
+            f"make them with `skyvec encode {name} --survey {survey}`"
+        )
+    table = pa.concat_tables(pq.read_table(folder / s["file"]) for s in manifest["shards"])
+    latent = table["latent"].combine_chunks()
+    width = table["latent"].type.list_size
+    return Latents(
+        _strings(table["id"]),
+        _strings(table["target"]),
+        np.ascontiguousarray(latent.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width),
+        name,
+        manifest["model_hash"],
+        table["ra"].to_numpy(),
+        table["dec"].to_numpy(),
+        table["error"].to_numpy(),
+    )
