@@ -1,8 +1,9 @@
 """Magnitudes and fluxes."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from skyvec.schema import Floats
+Floats = NDArray[np.floating]
 
 AB_ZERO_POINT_UJY = 23.9
 """Magnitude of a source of one microjansky on the AB scale (Oke & Gunn 1983, ApJ 266, 713)."""

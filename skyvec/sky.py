@@ -2,8 +2,9 @@
 
 import numpy as np
 from astropy_healpix import HEALPix
+from numpy.typing import NDArray
 
-from skyvec.schema import Floats
+Floats = NDArray[np.floating]
 
 
 def healpix_cell(ra: Floats, dec: Floats, *, order: int = 29) -> np.ndarray:

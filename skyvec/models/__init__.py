@@ -5,7 +5,7 @@ The contract: a model is an ``nn.Module`` built from keyword arguments, with
 * ``latent``: the width of the indexed code;
 * ``code(batch) -> (n, c)``: all that the decoder needs; the first ``latent`` columns are indexed;
 * ``encode(batch) -> (n, latent)``: exactly those columns;
-* ``decode(code, times) -> (N,)``: the value at every point of ``times`` (its ``value`` is not read);
+* ``decode(code, times) -> (N,)``: the value at every point of ``times`` (whose own is not read);
 * ``loss(batch, generator) -> (scalar, {name: scalar})``: self-supervised, no labels.
 
 ``batch`` and ``times`` are :class:`skyvec.nn.ragged.Ragged`. No optimiser, device, file or
