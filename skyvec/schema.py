@@ -257,7 +257,7 @@ class Latents:
         rows = order[np.minimum(found, len(order) - 1)] if len(order) else found
         missing = np.ones(len(wanted), bool) if not len(order) else self.id[rows] != wanted
         if missing.any():
-            raise KeyError(f"no object {wanted[missing][0]!r} among {len(self)} latents")
+            raise KeyError(f"no object {str(wanted[missing][0])!r} among {len(self)} latents")
         return rows.astype(np.int64)
 
 

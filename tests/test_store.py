@@ -1,0 +1,151 @@
+"""Contract: what is written comes back, whole or not at all; a killed stage leaves no trace."""
+
+import numpy as np
+import pytest
+
+from skyvec import store
+from skyvec.schema import Catalog, Latents, LightCurves
+
+
+def part(prefix, lengths, bands=("g", "r"), unit="uJy", **columns):
+    n = len(lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    n_points = int(offsets[-1])
+    rng = np.random.default_rng(n)
+    ids = np.array([f"{prefix}{i}" for i in range(n)], dtype=np.str_)
+    mjd = np.concatenate([58000 + np.sort(rng.random(m)) for m in lengths] or [np.zeros(0)])
+    curves = LightCurves(
+        ids,
+        offsets,
+        mjd,
+        rng.normal(size=n_points).astype(np.float32),
+        np.full(n_points, np.nan, np.float32),
+        rng.integers(0, len(bands), n_points).astype(np.int16),
+        bands,
+        unit,
+    )
+    nan = np.full(n, np.nan)
+    return Catalog(ids, ids, nan, nan, columns), curves
+
+
+@pytest.fixture
+def survey(tmp_path):
+    store.create_survey(tmp_path / "sky")
+    return tmp_path / "sky"
+
+
+def test_objects_come_back_as_they_went_in(survey):
+    catalog, curves = part("a", [3, 0, 4], label=np.array(["x", "", "z"]), n=np.arange(3))
+    store.append_objects(survey, catalog, curves, np.array(["f"] * 3))
+    back_catalog, back = store.read_objects(survey, "part-00000.parquet")
+    for name in ("id", "offsets", "mjd", "flux", "flux_err", "band"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(curves, name))
+    assert back.flux_unit == "uJy" and back.bands == ("g", "r")
+    assert back_catalog.columns["label"].tolist() == ["x", "", "z"]
+    assert back_catalog.columns["n"].tolist() == [0, 1, 2]
+
+
+def test_band_codes_follow_the_survey_not_the_source(survey):
+    for prefix, bands in (("a", ("g", "r")), ("b", ("i", "g"))):
+        catalog, curves = part(prefix, [5], bands)
+        store.append_objects(survey, catalog, curves, np.array(["f"]))
+    assert store.survey_bands(survey) == ("g", "r", "i")
+    _, original = part("b", [5], ("i", "g"))
+    _, back = store.read_objects(survey, "part-00001.parquet")
+    names = np.array(back.bands)[back.band]
+    assert names.tolist() == np.array(("i", "g"))[original.band].tolist()
+
+
+def test_catalogues_with_different_columns_are_joined_without_inventing_values(survey):
+    first, curves = part("a", [1], label=np.array(["x"]))
+    store.append_objects(survey, first, curves, np.array(["f"]))
+    second, curves = part("b", [1], period=np.array([2.5]))
+    store.append_objects(survey, second, curves, np.array(["g"]))
+    whole = store.read_catalog(survey)
+    assert whole.columns["label"].tolist() == ["x", ""]
+    assert np.isnan(whole.columns["period"][0]) and whole.columns["period"][1] == 2.5
+
+
+def test_finished_items_count_stored_and_rejected(survey):
+    catalog, curves = part("a", [2, 2])
+    reject = store.Reject("f", 7, "a7", "no finite points")
+    store.append_objects(survey, catalog, curves, np.array(["f", "g"]), [reject])
+    assert store.finished_items(survey) == {"f": 2, "g": 1}
+    assert store.read_rejects(survey).to_pylist() == [
+        {"source": "f", "row": 7, "id": "a7", "reason": "no finite points"}
+    ]
+
+
+def test_a_failed_write_leaves_what_stood_there(tmp_path):
+    path = tmp_path / "x.txt"
+    store.write_text(path, "old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        store.write_atomic(path, fail)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_unlisted_shards_do_not_count_and_are_cleaned(survey):
+    catalog, curves = part("a", [2])
+    store.append_objects(survey, catalog, curves, np.array(["f"]))
+    folder = store.objects_folder(survey)
+    (folder / "part-00001.parquet").write_bytes(b"half")
+    (folder / f"{store.TEMPORARY}1-part-00002.parquet").write_bytes(b"half")
+    assert len(store.read_catalog(survey)) == 1
+    assert store.clean(folder) == 2
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "part-00000.parquet"]
+
+
+def test_rejects_of_an_uncommitted_shard_do_not_count(survey):
+    store.write_table(
+        store.rejects_folder(survey) / "part-00000.parquet",
+        store.read_rejects(survey),
+    )
+    assert store.finished_items(survey) == {}
+
+
+def test_foreign_and_missing_folders_are_named(tmp_path):
+    with pytest.raises(store.StoreError, match="no survey"):
+        store.read_catalog(tmp_path / "nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    with pytest.raises(store.StoreError, match="not empty"):
+        store.create_survey(tmp_path / "full")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(store.StoreError, match="is a file"):
+        store.create_survey(tmp_path / "file")
+
+
+def test_notes_are_kept_once_and_parse(survey):
+    import tomllib
+
+    for _ in range(2):
+        store.note(survey, "ingest", {"source": 'a "quoted" é name', "rows": 3, "ok": True})
+    facts = tomllib.loads((survey / store.SURVEY_FILE).read_text())
+    assert facts["ingest"] == [{"source": 'a "quoted" é name', "rows": 3, "ok": True}]
+
+
+def make_latents(name, n, model_hash="h"):
+    ids = np.array([f"o{i}" for i in range(n)], dtype=np.str_)
+    vectors = np.arange(n * 4, dtype=np.float32).reshape(n, 4)
+    nan = np.full(n, np.nan)
+    return Latents(ids, ids, vectors, name, model_hash, nan, nan, nan)
+
+
+def test_latents_come_back_in_shard_order_and_guard_their_model(survey):
+    store.write_latents(survey, "part-00001.parquet", make_latents("m", 2), "s1")
+    store.write_latents(survey, "part-00000.parquet", make_latents("m", 3), "s0")
+    back = store.read_latents(survey, "m")
+    assert back.id.tolist() == ["o0", "o1", "o2", "o0", "o1"]
+    np.testing.assert_array_equal(back.vectors[:3], make_latents("m", 3).vectors)
+    with pytest.raises(store.StoreError, match="another model"):
+        store.write_latents(survey, "part-00000.parquet", make_latents("m", 3, "other"), "s0")
+    with pytest.raises(store.StoreError, match="there are: m"):
+        store.read_latents(survey, "typo")
+    with pytest.raises(store.StoreError, match="cannot name a folder"):
+        store.read_latents(survey, "../objects")
