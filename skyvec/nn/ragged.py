@@ -12,7 +12,8 @@ class Ragged(NamedTuple):
     Shapes: N points, n series, D bands.
 
     Args:
-        time: Since the first point of the series [day], float32, (N,), ascending within a series.
+        time: Since the first point of the series [day], float64 (a model may cast it), (N,),
+            ascending within a series.
         value: Normalised value, float32, (N,).
         error: One-sigma error in the same unit, NaN where unknown, float32, (N,).
         band: Code of the band, int64, (N,).
