@@ -9,6 +9,7 @@ last point of every column, so that no dip and no flare is lost.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -287,21 +288,28 @@ def map_picture(
     axes = figure.add_subplot()
     size = float(np.clip(9000 / max(len(xy), 1), 1.5, 14))
     noise = cluster < 0
-    axes.scatter(*xy[noise].T, s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, zorder=1)
+    _dots(axes, xy[noise], s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, zorder=1)
     names, counts = np.unique(cluster[~noise], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     for rank, name in enumerate(names[order]):
         own = cluster == name
         label = f"{name}: {counts[order][rank]:,}" if rank < labelled else None
         colour = cluster_colour(int(name))
-        axes.scatter(*xy[own].T, s=size, c=colour, lw=0, alpha=0.85, zorder=2, label=label)
+        _dots(axes, xy[own], s=size, c=colour, lw=0, alpha=0.85, zorder=2, label=label)
         if rank < labelled:
             _number(axes, xy[own], str(name), colour)
     if noise.any():
         axes.scatter([], [], s=12, c=NOISE_COLOUR, label=f"no cluster: {noise.sum():,}")
     if marked is not None and len(marked):
-        axes.scatter(
-            *xy[marked].T, s=40, facecolor="none", edgecolor=INK, lw=0.9, zorder=4, label="oddest"
+        _dots(
+            axes,
+            xy[marked],
+            s=40,
+            facecolor="none",
+            edgecolor=INK,
+            lw=0.9,
+            zorder=4,
+            label="oddest",
         )
     _map_frame(axes, title)
     rest = len(names) - labelled
@@ -319,6 +327,10 @@ def map_picture(
             handle.set_sizes([28])
             handle.set_alpha(1.0)
     return figure
+
+
+def _dots(axes: Axes, xy: Floats, **style: Any) -> None:
+    axes.scatter(xy[:, 0], xy[:, 1], **style)
 
 
 def _number(axes: Axes, xy: Floats, text: str, colour: str) -> None:
@@ -356,11 +368,11 @@ def label_map(xy: Floats, label: np.ndarray, *, title: str = "") -> Figure:
     rest = ~np.isin(label, names[order])
     if rest.any():
         text = f"other or unknown: {rest.sum():,}"
-        axes.scatter(*xy[rest].T, s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, label=text)
+        _dots(axes, xy[rest], s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, label=text)
     for colour, i in zip(CLUSTER_COLOURS, order):
         own = label == names[i]
         text = f"{names[i]}: {counts[i]:,}"
-        axes.scatter(*xy[own].T, s=size, c=colour, lw=0, alpha=0.85, label=text)
+        _dots(axes, xy[own], s=size, c=colour, lw=0, alpha=0.85, label=text)
     _map_frame(axes, title)
     axes.legend(
         loc="center left",
