@@ -1,0 +1,317 @@
+"""Shards to batches: who belongs to which split, which curves train, and flat arrays to tensors.
+
+The only place where the schema's arrays become tensors. Choices are made by hashing ids, never by
+position, so that they do not change when a survey grows or is stored in other shards.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skyvec.nn.ragged import Ragged
+from skyvec.prep.lightcurves import Prepared, prepare
+from skyvec.schema import LightCurves, Strings, take_ragged
+from skyvec.store import iterate_objects, survey_bands
+
+SPLITS = ("train", "valid", "test")
+POOL = 8
+"""Training batches are slices of this many batches' worth of curves ordered by length."""
+
+
+def hash_uniform(keys: Iterable[str], *, seed: int, purpose: str) -> NDArray[np.float64]:
+    """Give each key a number in [0, 1) that depends on nothing but the key, seed and purpose.
+
+    Args:
+        keys: Any strings, n of them.
+        seed: Another seed gives other, independent numbers.
+        purpose: A word; choices made for different purposes are independent.
+
+    Returns:
+        The first 53 bits of a BLAKE2b hash over 2^53, shape (n,).
+    """
+    salt = hashlib.blake2b(f"{purpose}\0{seed}\0".encode(), digest_size=8)
+    numbers = []
+    for key in keys:
+        digest = salt.copy()
+        digest.update(key.encode())
+        numbers.append(int.from_bytes(digest.digest()))
+    return (np.array(numbers, np.uint64) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def split(target: Strings, *, seed: int = 0, valid: float = 0.1, test: float = 0.1) -> Strings:
+    """Assign every object to a split; all segments of one target land in the same.
+
+    Args:
+        target: Object of each segment, shape (n,).
+        seed: Another seed gives another split.
+        valid: Fraction of the objects for choosing between weights, in [0, 1).
+        test: Fraction of the objects kept away from training altogether, in [0, 1).
+
+    Returns:
+        ``train``, ``valid`` or ``test``, shape (n,); the same for a target in any survey.
+
+    Raises:
+        ValueError: The fractions are negative or leave nothing to train on.
+    """
+    if valid < 0 or test < 0 or valid + test >= 1:
+        raise ValueError(f"valid={valid} and test={test} must be >= 0 and sum to less than 1")
+    names, inverse = np.unique(target, return_inverse=True)
+    u = hash_uniform(names.tolist(), seed=seed, purpose="split")
+    parts = np.where(u < test, "test", np.where(u < test + valid, "valid", "train"))
+    return parts[inverse]
+
+
+def choose_bands(curves: LightCurves, bands: Sequence[str]) -> LightCurves:
+    """Keep the points in some bands and let the codes refer to those, in the order given.
+
+    Curves of one band go with a model of one band whatever the two are called: every curve is put
+    on its own scale, so the name is all that differs.
+
+    Args:
+        curves: Light curves with their own band names.
+        bands: Names wanted, in the order of the codes wanted.
+
+    Returns:
+        The same curves; one without a point in these bands becomes empty.
+
+    Raises:
+        ValueError: The curves have none of these bands.
+    """
+    bands = tuple(bands)
+    if curves.bands == bands or (len(curves.bands) == 1 == len(bands)):
+        return replace(curves, bands=bands)
+    if not set(bands) & set(curves.bands):
+        raise ValueError(
+            f"the curves have the bands {', '.join(curves.bands) or '(none)'}, "
+            f"but {', '.join(bands)} is wanted; rename the bands, or train on these"
+        )
+    code = np.array([bands.index(b) if b in bands else -1 for b in curves.bands], np.int16)
+    band = code[curves.band]
+    keep = band >= 0
+    counted = np.concatenate([[0], np.cumsum(keep)])
+    return LightCurves(
+        curves.id,
+        counted[curves.offsets].astype(np.int64),
+        curves.mjd[keep],
+        curves.flux[keep],
+        curves.flux_err[keep],
+        band[keep],
+        bands,
+        curves.flux_unit,
+    )
+
+
+def take(prepared: Prepared, rows: NDArray[np.integer]) -> Prepared:
+    """Give the curves asked for, in the order asked for; rows of shape (m,)."""
+    points, offsets = take_ragged(prepared.offsets, rows)
+    return Prepared(
+        prepared.id[rows],
+        offsets,
+        prepared.time[points],
+        prepared.value[points],
+        prepared.error[points],
+        prepared.band[points],
+        prepared.start[rows],
+        prepared.level[rows],
+        prepared.scale[rows],
+        prepared.is_constant[rows],
+    )
+
+
+def join(parts: Sequence[Prepared]) -> Prepared:
+    """Lay prepared curves of the same bands one after another."""
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+
+    def together(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Prepared(
+        together("id"),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        together("time"),
+        together("value"),
+        together("error"),
+        together("band"),
+        together("start"),
+        together("level"),
+        together("scale"),
+        together("is_constant"),
+    )
+
+
+def thin(prepared: Prepared, max_points: int) -> Prepared:
+    """Keep at most ``max_points`` points a curve: the first, then evenly by rank to the end."""
+    lengths = np.diff(prepared.offsets)
+    if not (lengths > max_points).any():
+        return prepared
+    length = np.repeat(lengths, lengths)
+    rank = np.arange(prepared.offsets[-1]) - np.repeat(prepared.offsets[:-1], lengths)
+    wanted = np.minimum(length, max_points)
+    keep = -(-(rank + 1) * wanted // length) > -(-rank * wanted // length)
+    counted = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
+    return replace(
+        prepared,
+        offsets=counted[prepared.offsets],
+        time=prepared.time[keep],
+        value=prepared.value[keep],
+        error=prepared.error[keep],
+        band=prepared.band[keep],
+    )
+
+
+def training_set(
+    survey: Path,
+    *,
+    curves: int = 20_000,
+    seed: int = 0,
+    min_points: int = 8,
+    max_points: int = 4_000,
+    bands: Sequence[str] = (),
+    round_days: float = 0.01,
+    normalise: str = "std",
+    valid: float = 0.1,
+    test: float = 0.1,
+) -> tuple[Prepared, Strings]:
+    """Choose and prepare the curves to train on, in one pass over the shards.
+
+    The curves with the lowest hash of their id are chosen among those that vary and have enough
+    points, so the choice depends neither on the order nor on the division of the shards. Memory
+    is bounded by ``curves`` times ``max_points`` (18 bytes a point) and one shard.
+
+    Args:
+        survey: The survey's folder.
+        curves: How many to choose, all splits together.
+        seed: Of the choice and of the split.
+        min_points: Fewest points of a curve after preparation.
+        max_points: Longer curves are thinned evenly to this many points.
+        bands: Names of the bands to use; none for all of the survey's.
+        round_days: Grid of the rounding of times [day], 0 for none.
+        normalise: ``std`` or ``mad``.
+        valid: Fraction of the objects for choosing between weights.
+        test: Fraction of the objects that never train.
+
+    Returns:
+        The prepared curves in the order of their hashes, and the split of each, shape (n,).
+
+    Raises:
+        ValueError: No curve of the survey is fit to train on.
+    """
+    if curves < 1 or min_points < 1 or max_points < min_points:
+        raise ValueError(
+            f"curves={curves}, min_points={min_points}, max_points={max_points} must be "
+            ">= 1, and max_points no less than min_points"
+        )
+    known = survey_bands(survey)
+    wanted = tuple(bands) or known
+    if unknown := sorted(set(wanted) - set(known)):
+        raise ValueError(f"{survey} has no band {unknown[0]!r}; choose from {', '.join(known)}")
+    kept: list[Prepared] = []
+    targets: list[Strings] = []
+    keys: list[NDArray[np.float64]] = []
+    limit = np.inf
+    for _, catalog, light in iterate_objects(survey):
+        key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
+        rows = np.flatnonzero((key < limit) & (light.lengths >= min_points))
+        chosen = choose_bands(light.take(rows), wanted)
+        ready = prepare(chosen, round_days=round_days, normalise=normalise)
+        fit = ~ready.is_constant & (np.diff(ready.offsets) >= min_points)
+        kept.append(thin(take(ready, np.flatnonzero(fit)), max_points))
+        targets.append(catalog.target[rows][fit])
+        keys.append(key[rows][fit])
+        if sum(map(len, keys)) > 1.25 * curves:  # not at every shard: each time copies them all
+            together, target, key = join(kept), np.concatenate(targets), np.concatenate(keys)
+            first = np.argsort(key, kind="stable")[:curves]
+            kept, targets, keys = [take(together, first)], [target[first]], [key[first]]
+            limit = keys[0][-1]
+    if not sum(map(len, keys)):
+        raise ValueError(
+            f"no curve of {survey} varies and has at least {min_points} points in "
+            f"{', '.join(wanted) or 'any band'}; ingest more, or lower min_points"
+        )
+    order = np.argsort(np.concatenate(keys), kind="stable")[:curves]
+    target = np.concatenate(targets)[order]
+    return take(join(kept), order), split(target, seed=seed, valid=valid, test=test)
+
+
+def ragged(prepared: Prepared, rows: NDArray[np.integer] | None = None) -> Ragged:
+    """Make a batch of tensors of prepared curves.
+
+    Args:
+        prepared: Any number of curves.
+        rows: Curves wanted, in the order wanted, shape (m,); none for all.
+
+    Returns:
+        The batch; its tensors are copies.
+    """
+    part = prepared if rows is None else take(prepared, rows)
+    lengths = np.diff(part.offsets)
+    return Ragged(
+        torch.tensor(part.time),
+        torch.tensor(part.value),
+        torch.tensor(part.error),
+        torch.tensor(part.band.astype(np.int64)),
+        torch.tensor(np.repeat(np.arange(len(part)), lengths)),
+        torch.tensor(part.offsets),
+        torch.tensor(part.amplitude),
+    )
+
+
+def length_buckets(
+    lengths: NDArray[np.integer], *, points: int = 400_000, most: int = 1_024
+) -> list[NDArray[np.int64]]:
+    """Divide curves into batches of similar length, for encoding.
+
+    Args:
+        lengths: Points of each curve, shape (n,).
+        points: Most points of a batch once each curve is padded to the longest; a longer curve
+            is a batch of its own.
+        most: Most curves of a batch.
+
+    Returns:
+        Rows of each batch, ascending in length; every row is in exactly one.
+    """
+    order = np.argsort(lengths, kind="stable").astype(np.int64)
+    ordered = np.maximum(lengths[order], 1)
+    batches = []
+    first = 0
+    while first < len(order):
+        # padded size (i + 1 - first) * length[i] ascends with i, so a bisection finds the end
+        ahead = ordered[first : first + most]
+        padded = np.arange(1, len(ahead) + 1) * ahead
+        n = max(1, int(np.searchsorted(padded, points, side="right")))
+        batches.append(order[first : first + n])
+        first += n
+    return batches
+
+
+def draw_batch(
+    lengths: NDArray[np.integer], batch: int, points: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw the curves of one training batch: at random, but of similar lengths.
+
+    A pool of several batches' worth is drawn, ordered by length, and one slice of it is the
+    batch. Every curve is as likely as every other, and little of a padded batch is padding.
+
+    Args:
+        lengths: Points of each curve to draw from, shape (n,).
+        batch: Curves of a batch; all of them where there are fewer.
+        points: Most points of a batch once padded; curves are left out at random until it holds.
+        rng: Source of the draw.
+
+    Returns:
+        Rows, shape (at least 1 and at most ``batch``,), in random order.
+    """
+    n = len(lengths)
+    batch = min(batch, n)
+    slices = max(1, min(POOL, n // batch))
+    pool = rng.choice(n, size=slices * batch, replace=False)
+    pool = pool[np.argsort(lengths[pool], kind="stable")]
+    start = int(rng.integers(slices)) * batch
+    rows = rng.permutation(pool[start : start + batch])
+    padded = np.arange(1, batch + 1) * np.maximum.accumulate(lengths[rows])
+    return rows[: max(1, int(np.searchsorted(padded, points, side="right")))].astype(np.int64)
