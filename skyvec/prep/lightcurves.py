@@ -1,6 +1,7 @@
 """Light curves made ready: flagged points dropped, times rounded, each curve on its own scale."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from skyvec.schema import Floats, LightCurves, Strings
 
 SCALE_FLOOR = 1e-12
-"""Scatter below this fraction of the level counts as none: the curve is constant."""
+"""Scatter below this fraction of the level counts as none: float32 cannot hold so little."""
 
 
 @dataclass(frozen=True)
@@ -59,102 +60,120 @@ def prepare(curves: LightCurves, *, round_days: float = 0.01, normalise: str = "
 
     value = (flux - level) / scale; level and scale are the mean and the standard deviation
     (``normalise="std"``, as published) or the median and 1.4826 MAD (``"mad"``). A band without
-    scatter gets the value 0 and never a division by zero.
+    scatter gets the value 0 and never a division by zero. Where more than half of a band's points
+    are equal its MAD is 0 although it varies: the standard deviation then stands in.
 
     Args:
         curves: Light curves; the schema promises finite flux.
-        round_days: Grid of the rounding [day], 0 for none. The published value is 0.01 d.
+        round_days: Grid of the rounding [day], 0 for none (coinciding points are then kept). The
+            published value is 0.01 d.
         normalise: ``std`` or ``mad``.
 
     Returns:
-        The same curves in the same order, ready for an encoder.
+        The same curves in the same order, ready for an encoder; a curve may be empty.
 
     Raises:
-        ValueError: An unknown way to normalise, or a negative grid.
+        ValueError: An unknown way to normalise, or a grid that is negative or not finite.
     """
     if normalise not in ("std", "mad"):
         raise ValueError(f"unknown normalise {normalise!r}; choose std or mad")
-    if round_days < 0:
-        raise ValueError(f"round_days must be >= 0 days, not {round_days}")
+    if not (round_days >= 0 and np.isfinite(round_days)):
+        raise ValueError(f"round_days must be finite and >= 0 days, not {round_days}")
     n, n_bands = len(curves), max(1, len(curves.bands))
-    curve = np.repeat(np.arange(n), curves.lengths)
-    mjd, flux, err = curves.mjd, curves.flux.astype(np.float64), curves.flux_err.astype(np.float64)
-    band = curves.band
+    points = _Points(
+        np.repeat(np.arange(n), curves.lengths),
+        curves.mjd,
+        curves.flux.astype(np.float64),
+        curves.flux_err.astype(np.float64),
+        curves.band,
+    )
     if round_days:
-        curve, mjd, flux, err, band = _average_coinciding(
-            curve, np.round(mjd / round_days) * round_days, flux, err, band, n_bands
-        )
+        points = _average_coinciding(points, round_days, n_bands)
     offsets = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(curve, minlength=n), out=offsets[1:])
-    group = curve * n_bands + band
-    level, scale = _level_and_scale(group, flux, n * n_bands, normalise)
-    flat = ~(scale > SCALE_FLOOR * np.maximum(np.abs(level), SCALE_FLOOR))
-    divisor = np.where(flat, np.inf, scale)
-    has_points = np.bincount(group, minlength=n * n_bands) > 0
+    np.cumsum(np.bincount(points.curve, minlength=n), out=offsets[1:])
+    group = points.curve * n_bands + points.band
+    n_points = np.bincount(group, minlength=n * n_bands)
+    level, scale = _level_and_scale(group, points.flux, n_points, normalise)
+    is_flat = ~(scale > SCALE_FLOOR * np.abs(level))
     start = np.zeros(n)
     occupied = offsets[1:] > offsets[:-1]
-    start[occupied] = mjd[offsets[:-1][occupied]]
+    start[occupied] = points.mjd[offsets[:-1][occupied]]
+    value_divisor = np.where(is_flat, np.inf, scale)
+    error_divisor = np.where(is_flat, np.nan, scale)
     return Prepared(
         curves.id,
         offsets,
-        mjd - start[curve],
-        ((flux - level[group]) / divisor[group]).astype(np.float32),
-        np.where(flat[group], np.nan, err / np.where(flat, 1, scale)[group]).astype(np.float32),
-        band.astype(np.int16),
+        points.mjd - start[points.curve],
+        ((points.flux - level[group]) / value_divisor[group]).astype(np.float32),
+        (points.err / error_divisor[group]).astype(np.float32),
+        points.band.astype(np.int16),
         start,
-        np.where(has_points, level, np.nan).reshape(n, n_bands),
-        np.where(has_points, scale, np.nan).reshape(n, n_bands),
-        (flat | ~has_points).reshape(n, n_bands).all(axis=1),
+        np.where(n_points > 0, level, np.nan).reshape(n, n_bands),
+        np.where(n_points > 0, scale, np.nan).reshape(n, n_bands),
+        np.asarray(is_flat.reshape(n, n_bands).all(axis=1)),
     )
 
 
-def _average_coinciding(
-    curve: np.ndarray,
-    mjd: np.ndarray,
-    flux: np.ndarray,
-    err: np.ndarray,
-    band: np.ndarray,
-    n_bands: int,
-) -> tuple[np.ndarray, ...]:
-    """Average the points of one curve and band that share a time stamp, (N,) -> (M,).
+class _Points(NamedTuple):
+    """Points of many curves, (N,) each."""
 
-    The error of a mean of m points is the root of the sum of squares over m; points without an
-    error leave the mean without one.
+    curve: np.ndarray
+    mjd: np.ndarray
+    flux: np.ndarray
+    err: np.ndarray
+    band: np.ndarray
+
+    def take(self, rows: NDArray[np.int64]) -> "_Points":
+        return _Points(*(column[rows] for column in self))
+
+
+def _average_coinciding(points: _Points, round_days: float, n_bands: int) -> _Points:
+    """Average the points of one curve and band that share a rounded time, (N,) -> (M,).
+
+    The error of a mean of m points is the root of the sum of squares over m; if one of them has
+    no error, neither has the mean.
     """
-    order = np.lexsort((band, mjd, curve)) if n_bands > 1 else np.arange(len(curve))
-    curve, mjd, flux, err, band = curve[order], mjd[order], flux[order], err[order], band[order]
-    if not len(curve):
-        return curve, mjd, flux, err, band
-    new = np.ones(len(curve), bool)
-    new[1:] = (np.diff(curve) != 0) | (np.diff(mjd) != 0) | (np.diff(band) != 0)
+    if not len(points.curve):
+        return points
+    tick = np.round(points.mjd / round_days)
+    new = np.ones(len(tick), bool)
+    np.logical_or(np.diff(points.curve) != 0, np.diff(tick) != 0, out=new[1:])
+    if n_bands > 1:
+        key = np.cumsum(new) * n_bands + points.band
+        order = np.argsort(key, kind="stable")  # only ties move, and a merge sort sees that
+        points, tick, key = points.take(order), tick[order], key[order]
+        new[1:] = np.diff(key) != 0
     first = np.flatnonzero(new)
-    count = np.diff(np.append(first, len(curve)))
-    return (
-        curve[first],
-        mjd[first],
-        np.add.reduceat(flux, first) / count,
-        np.sqrt(np.add.reduceat(err**2, first)) / count,
-        band[first],
+    count = np.diff(np.append(first, len(tick)))
+    return _Points(
+        points.curve[first],
+        tick[first] * round_days,
+        np.add.reduceat(points.flux, first) / count,
+        np.sqrt(np.add.reduceat(points.err**2, first)) / count,
+        points.band[first],
     )
 
 
 def _level_and_scale(
-    group: np.ndarray, flux: np.ndarray, n_groups: int, normalise: str
-) -> tuple[np.ndarray, np.ndarray]:
+    group: NDArray[np.int64], flux: Floats, n_points: NDArray[np.int64], normalise: str
+) -> tuple[Floats, Floats]:
+    """Level and scale of each group, 0 for a group without points, (G,) each."""
+    count, n_groups = np.maximum(n_points, 1), len(n_points)
+    mean = np.bincount(group, flux, n_groups) / count
+    # a second pass: the running sum of 10^7 equal numbers is off by more than their scatter
+    mean += np.bincount(group, flux - mean[group], n_groups) / count
+    std = np.sqrt(np.bincount(group, (flux - mean[group]) ** 2, n_groups) / count)
     if normalise == "std":
-        count = np.maximum(np.bincount(group, minlength=n_groups), 1)
-        level = np.bincount(group, flux, n_groups) / count
-        return level, np.sqrt(np.bincount(group, (flux - level[group]) ** 2, n_groups) / count)
-    level = _group_median(group, flux, n_groups)
-    return level, 1.4826 * _group_median(group, np.abs(flux - level[group]), n_groups)
+        return mean, std
+    median = _group_median(group, flux, n_points)
+    mad = 1.4826 * _group_median(group, np.abs(flux - median[group]), n_points)
+    return median, np.where(mad > SCALE_FLOOR * np.abs(median), mad, std)
 
 
-def _group_median(group: np.ndarray, x: np.ndarray, n_groups: int) -> np.ndarray:
-    """Median of x within each group, 0 for a group without points, (n_groups,)."""
-    order = np.lexsort((x, group))
-    count = np.bincount(group, minlength=n_groups)
-    first = np.cumsum(count) - count
-    ordered = np.append(x[order], 0.0)
-    low = ordered[np.minimum(first + np.maximum(count - 1, 0) // 2, len(x))]
-    high = ordered[np.minimum(first + count // 2, len(x))]
-    return np.where(count > 0, (low + high) / 2, 0.0)
+def _group_median(group: NDArray[np.int64], x: Floats, n_points: NDArray[np.int64]) -> Floats:
+    """Median of x within each group, 0 for a group without points, (G,)."""
+    ordered = np.append(x[np.lexsort((x, group))], 0.0)
+    first = np.cumsum(n_points) - n_points
+    low = ordered[np.minimum(first + np.maximum(n_points - 1, 0) // 2, len(x))]
+    high = ordered[np.minimum(first + n_points // 2, len(x))]
+    return np.where(n_points > 0, (low + high) / 2, 0.0)
