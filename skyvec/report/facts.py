@@ -1,0 +1,72 @@
+"""What is in a survey: counts that balance, reasons of rejection, models, latents, bands."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skyvec import store
+
+Facts = dict[str, Any]
+
+
+def survey_facts(survey: Path) -> Facts:
+    """Count what a survey holds.
+
+    Returns:
+        ``name``; ``objects`` (different targets), ``segments`` (rows), ``rejects`` (rows that
+        could not be taken), ``points``; ``reject_reasons`` (reason: count, most frequent first);
+        ``bands``; ``flux_units``; ``models`` (trained) and ``latents`` (model: segments encoded).
+
+    Raises:
+        StoreError: The folder is no survey.
+    """
+    store.check_survey(survey)
+    shards = store.object_shards(survey)
+    title = tomllib.loads((survey / store.SURVEY_FILE).read_text(encoding="utf-8"))
+    return {
+        "name": title.get("name", survey.name),
+        "objects": len(np.unique(store.read_catalog(survey).target)),
+        "segments": sum(shard["rows"] for shard in shards),
+        "rejects": sum(shard["rejects"] for shard in shards),
+        "points": sum(shard["points"] for shard in shards),
+        "reject_reasons": reject_reasons(store.read_rejects(survey)),
+        "bands": list(store.survey_bands(survey)),
+        "flux_units": sorted({shard["flux_unit"] for shard in shards}),
+        "models": trained_models(survey),
+        "latents": {name: _n_encoded(survey, name) for name in store.model_names(survey)},
+    }
+
+
+def reject_reasons(rejects: pa.Table) -> dict[str, int]:
+    """Count rejects by reason, the most frequent first."""
+    counts = pc.value_counts(rejects["reason"].combine_chunks())
+    pairs = [(entry["values"], entry["counts"]) for entry in counts.to_pylist()]
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def trained_models(survey: Path) -> list[str]:
+    """Names of the models with a recipe in the survey, in alphabetical order."""
+    folder = store.model_folder(survey, "any").parent
+    return sorted(path.parent.name for path in folder.glob("*/recipe.toml"))
+
+
+def _n_encoded(survey: Path, name: str) -> int:
+    shards = store.read_manifest(store.latents_folder(survey, name))["shards"]
+    return sum(int(shard.get("rows", 0)) for shard in shards)
+
+
+def facts_table(facts: Facts) -> pa.Table:
+    """Give the facts as rows of a name and a value, for printing."""
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(name, f"{count:,}  {key}") for key, count in value.items()]
+        elif isinstance(value, list):
+            rows.append((name, ", ".join(value) or "-"))
+        else:
+            rows.append((name, f"{value:,}" if isinstance(value, int) else str(value)))
+    return pa.table({"what": [n for n, _ in rows], "value": [v for _, v in rows]})
