@@ -17,7 +17,7 @@ unlisted files, which the next run removes. Every function takes the survey's fo
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyvec.schema import Catalog, Latents, LightCurves
+from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Latents, LightCurves
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -365,6 +365,45 @@ def iterate_objects(survey: Path) -> Iterator[tuple[str, Catalog, LightCurves]]:
     """Read the survey shard by shard: file name, catalogue, light curves."""
     for shard in object_shards(survey):
         yield shard["file"], *read_objects(survey, shard["file"])
+
+
+def find_curves(survey: Path, ids: Sequence[str]) -> LightCurves:
+    """Read the light curves of some segments, wherever they are stored.
+
+    Args:
+        survey: The survey's folder.
+        ids: Keys wanted, m of them; each may be wanted once.
+
+    Returns:
+        The curves in the order asked for; ``relative`` where their flux units differ.
+
+    Raises:
+        KeyError: A segment is not there; the message names the first one missing.
+    """
+    wanted = np.array(list(ids), dtype=np.str_)
+    parts: list[LightCurves] = []
+    for shard in object_shards(survey):
+        stored = pq.read_table(objects_folder(survey) / shard["file"], columns=["id"])
+        rows = np.flatnonzero(np.isin(_strings(stored["id"]), wanted))
+        if len(rows):
+            parts.append(read_objects(survey, shard["file"])[1].take(rows))
+    found = np.concatenate([part.id for part in parts]) if parts else wanted[:0]
+    missing = ~np.isin(wanted, found)
+    if missing.any():
+        raise KeyError(f"no segment {str(wanted[missing][0])!r} in {survey}")
+    units = {part.flux_unit for part in parts}
+    together = LightCurves(
+        found,
+        np.r_[0, np.cumsum([n for part in parts for n in part.lengths])].astype(np.int64),
+        np.concatenate([part.mjd for part in parts] or [np.zeros(0)]),
+        np.concatenate([part.flux for part in parts] or [np.zeros(0, np.float32)]),
+        np.concatenate([part.flux_err for part in parts] or [np.zeros(0, np.float32)]),
+        np.concatenate([part.band for part in parts] or [np.zeros(0, np.int16)]),
+        survey_bands(survey),
+        units.pop() if len(units) == 1 else FLUX_UNIT_RELATIVE,
+    )
+    order = np.argsort(found, kind="stable")
+    return together.take(order[np.searchsorted(found[order], wanted)])
 
 
 def read_catalog(survey: Path) -> Catalog:

@@ -149,3 +149,18 @@ def test_latents_come_back_in_shard_order_and_guard_their_model(survey):
         store.read_latents(survey, "typo")
     with pytest.raises(store.StoreError, match="cannot name a folder"):
         store.read_latents(survey, "../objects")
+
+
+def test_curves_are_found_by_id_wherever_they_are_stored(survey):
+    for prefix, unit in (("a", "uJy"), ("b", "relative")):
+        catalog, curves = part(prefix, [3, 0, 4], unit=unit)
+        store.append_objects(survey, catalog, curves, np.array(["f"] * 3))
+    found = store.find_curves(survey, ["b2", "a0", "b1"])
+    assert found.id.tolist() == ["b2", "a0", "b1"] and found.lengths.tolist() == [4, 3, 0]
+    _, original = store.read_objects(survey, "part-00001.parquet")
+    np.testing.assert_array_equal(found.flux[:4], original.take(np.array([2])).flux)
+    assert found.flux_unit == "relative"
+    assert store.find_curves(survey, ["a0"]).flux_unit == "uJy"
+    assert len(store.find_curves(survey, [])) == 0
+    with pytest.raises(KeyError, match="no segment 'c9'"):
+        store.find_curves(survey, ["a0", "c9"])
