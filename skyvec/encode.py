@@ -1,0 +1,250 @@
+"""Objects in, latents out: streaming, in bounded memory, resumable shard by shard.
+
+The vector of a curve depends on nothing but the curve and the checkpoint: not on the batch, the
+chunk or the shard it came in. A curve without a point in the model's bands gets the zero vector, a
+constant curve whatever the model makes of zeros. A vector of zeros has no cosine to any other.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skyvec.batches import choose_bands, length_buckets, ragged
+from skyvec.checkpoint import Checkpoint, load
+from skyvec.nn.ragged import Ragged
+from skyvec.prep.lightcurves import Prepared, prepare
+from skyvec.schema import Catalog, Latents, LightCurves
+from skyvec.store import (
+    StoreError,
+    clean,
+    latents_folder,
+    model_folder,
+    object_shards,
+    read_manifest,
+    read_objects,
+    write_latents,
+)
+
+CHUNK_POINTS = 2_000_000
+"""Raw points prepared at a time: a few hundred MB of working memory."""
+
+CHECKED_POINTS = 64
+"""Points of a curve at which its reconstruction is compared with it."""
+
+
+class Reconstruction(NamedTuple):
+    """What a model believes the light curve to be at the curve's own times.
+
+    Shapes: N points of the curves asked for, in their order; NaN in bands the model does not know.
+
+    Args:
+        value: In units of the curve's own level and scale, float32, (N,).
+        flux: In the curve's flux unit, float32, (N,).
+    """
+
+    value: NDArray[np.float32]
+    flux: NDArray[np.float32]
+
+
+def encode(
+    survey: Path,
+    name: str,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+    threads: int | None = None,
+) -> int:
+    """Encode all objects of a survey that this model has not encoded yet.
+
+    Args:
+        survey: The survey's folder.
+        name: Name of a trained model of the survey; its latents get the same name.
+        progress: Called with the segments done and all segments after every chunk.
+        threads: Threads of torch; none leaves them as they are.
+
+    Returns:
+        How many segments were encoded now.
+
+    Raises:
+        CheckpointError: The model is missing or damaged.
+        StoreError: Latents of another model lie under this name.
+        ValueError: The survey has none of the model's bands.
+    """
+    checkpoint = load(model_folder(survey, name))
+    shards = object_shards(survey)
+    total = sum(shard["rows"] for shard in shards)
+    folder = latents_folder(survey, name)
+    clean(folder)
+    manifest = read_manifest(folder)
+    if manifest.get("model_hash", checkpoint.hash) != checkpoint.hash:
+        raise StoreError(
+            f"{folder} holds latents of another model ({manifest['model_hash'][:12]}, not "
+            f"{checkpoint.hash[:12]}); remove the folder to encode again"
+        )
+    finished = {shard["file"]: shard["objects_sha256"] for shard in manifest["shards"]}
+    done = encoded = 0
+    with _threads(threads):
+        for shard in shards:
+            if finished.get(shard["file"]) == shard["sha256"]:
+                done += shard["rows"]
+                continue
+            catalog, curves = read_objects(survey, shard["file"])
+            vectors, errors = [], []
+            for rows in _chunks(curves):
+                vector, error = encode_curves(checkpoint, curves.take(rows))
+                vectors.append(vector)
+                errors.append(error)
+                encoded += len(rows)
+                done += len(rows)
+                if progress is not None:
+                    progress(done, total)
+            latents = _latents(checkpoint, catalog, vectors, errors)
+            write_latents(survey, shard["file"], latents, shard["sha256"])
+    if progress is not None:
+        progress(total, total)
+    return encoded
+
+
+def encode_curves(
+    checkpoint: Checkpoint, curves: LightCurves
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Encode light curves held in memory.
+
+    Args:
+        checkpoint: A trained model.
+        curves: n light curves in bands the model knows (one band goes with one band).
+
+    Returns:
+        Vectors of shape (n, d), and the mean absolute difference between each curve and its
+        reconstruction at up to 64 of its points, in units of the curve's own scatter, shape (n,):
+        0 = reproduced exactly, about 0.8 = no better than the mean; NaN without points.
+    """
+    prepared = _prepare(checkpoint, curves)
+    vectors = np.zeros((len(curves), checkpoint.model.latent), np.float32)
+    errors = np.full(len(curves), np.nan, np.float32)
+    with torch.inference_mode():
+        for rows in _batches(prepared):
+            batch = ragged(prepared, rows)
+            code = checkpoint.model.code(batch)
+            vectors[rows] = code[:, : checkpoint.model.latent].numpy()
+            errors[rows] = _error(checkpoint, batch, code).numpy()
+    return vectors, errors
+
+
+def reconstruct(checkpoint: Checkpoint, curves: LightCurves) -> Reconstruction:
+    """Encode light curves and decode them at their own times.
+
+    Args:
+        checkpoint: A trained model.
+        curves: Light curves in bands the model knows (one band goes with one band).
+
+    Returns:
+        The decoded light at every point, normalised and in flux.
+    """
+    prepared = _prepare(checkpoint, curves)
+    known = _known_bands(checkpoint, curves)
+    chosen = choose_bands(curves, checkpoint.recipe["data"]["bands"])
+    curve = np.repeat(np.arange(len(curves)), chosen.lengths)
+    # the same curves at the times before any rounding
+    raw = replace(
+        prepared,
+        offsets=chosen.offsets,
+        time=chosen.mjd - prepared.start[curve],
+        value=np.zeros(len(curve), np.float32),
+        error=np.full(len(curve), np.nan, np.float32),
+        band=chosen.band,
+    )
+    decoded = np.full(len(curve), np.nan, np.float32)
+    with torch.inference_mode():
+        for rows in _batches(prepared):
+            code = checkpoint.model.code(ragged(prepared, rows))
+            points = np.isin(curve, rows)
+            order = np.argsort(rows)
+            times = ragged(raw, rows[order])
+            decoded[points] = checkpoint.model.decode(code[torch.from_numpy(order)], times).numpy()
+    value = np.full(len(curves.mjd), np.nan, np.float32)
+    value[known] = decoded
+    flux = np.full(len(curves.mjd), np.nan, np.float32)
+    flux[known] = (
+        decoded * prepared.scale[curve, chosen.band] + (prepared.level[curve, chosen.band])
+    )
+    return Reconstruction(value, flux)
+
+
+def _prepare(checkpoint: Checkpoint, curves: LightCurves) -> Prepared:
+    data = checkpoint.recipe["data"]
+    chosen = choose_bands(curves, data["bands"])
+    return prepare(chosen, round_days=data["round_days"], normalise=data["normalise"])
+
+
+def _known_bands(checkpoint: Checkpoint, curves: LightCurves) -> NDArray[np.bool_]:
+    """Points in bands the model knows, (N,)."""
+    bands = checkpoint.recipe["data"]["bands"]
+    if len(curves.bands) == 1 == len(bands):
+        return np.ones(len(curves.mjd), bool)
+    return np.isin(curves.band, [i for i, band in enumerate(curves.bands) if band in bands])
+
+
+def _batches(prepared: Prepared) -> Iterator[NDArray[np.int64]]:
+    """Rows of the curves with points, in batches of similar length."""
+    lengths = np.diff(prepared.offsets)
+    occupied = np.flatnonzero(lengths)
+    for bucket in length_buckets(lengths[occupied]):
+        yield occupied[bucket]
+
+
+def _error(checkpoint: Checkpoint, batch: Ragged, code: torch.Tensor) -> torch.Tensor:
+    """Mean absolute residual over evenly chosen points of each curve, (n,)."""
+    length = batch.lengths[batch.curve]
+    rank = torch.arange(len(batch.time)) - batch.offsets[:-1][batch.curve]
+    wanted = length.clamp(max=CHECKED_POINTS)
+    some = batch.keep((rank + 1) * wanted // length > rank * wanted // length)
+    residual = (checkpoint.model.decode(code, some) - some.value).abs()
+    total = torch.zeros(batch.n).index_add_(0, some.curve, residual)
+    return total / some.lengths
+
+
+def _chunks(curves: LightCurves) -> Iterator[NDArray[np.int64]]:
+    """Rows in order, in chunks of a bounded number of points (or one longer curve)."""
+    first = 0
+    while first < len(curves):
+        limit = curves.offsets[first] + CHUNK_POINTS
+        last = int(np.searchsorted(curves.offsets, limit, side="right")) - 1
+        last = min(max(last, first + 1), len(curves))
+        yield np.arange(first, last)
+        first = last
+
+
+def _latents(
+    checkpoint: Checkpoint,
+    catalog: Catalog,
+    vectors: list[NDArray[np.float32]],
+    errors: list[NDArray[np.float32]],
+) -> Latents:
+    width = checkpoint.model.latent
+    return Latents(
+        catalog.id,
+        catalog.target,
+        np.concatenate([np.zeros((0, width), np.float32), *vectors]),
+        checkpoint.name,
+        checkpoint.hash,
+        catalog.ra,
+        catalog.dec,
+        np.concatenate([np.zeros(0, np.float32), *errors]),
+    )
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
