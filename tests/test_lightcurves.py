@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import get_body_barycentric
+from astropy.time import Time
+from astropy.timeseries import LombScargle
 
 from skyvec.prep.lightcurves import prepare
 from skyvec.schema import LightCurves
+from skyvec.sim.instruments import _barycentric, tess_noise
+from skyvec.sim.lightcurves import simulate, simulate_sky
+from skyvec.sim.variables import KINDS, ODDITIES, flare_shape
 
 
 def make(*curves, bands=("V",)):
@@ -199,3 +205,214 @@ def test_a_long_curve_is_quick_and_a_long_constant_one_is_still_constant():
     prepared = prepare(make((mjd, flux), (mjd, np.full(len(mjd), 1.1))), round_days=0)
     assert prepared.is_constant.tolist() == [False, True]
     assert prepare(make((mjd, flux))).offsets[-1] == pytest.approx(2001, abs=1)
+
+
+# --- made up ----------------------------------------------------------------------------------
+
+PERIODIC = [
+    "sinusoid",
+    "rr_lyrae_ab",
+    "rr_lyrae_c",
+    "cepheid",
+    "contact_binary",
+    "detached_binary",
+    "transit",
+]
+
+
+@pytest.mark.parametrize("kind", PERIODIC)
+def test_a_periodic_shape_repeats_with_the_truth(kind):
+    one = 100 + np.linspace(0, 2, 4000, endpoint=False)
+    flux, truth = simulate(
+        kind, np.append(one, one + 6), np.random.default_rng(4), period=2.0, amplitude=0.02, t0=101
+    )
+    assert truth["period"] == 2 and truth["t0"] == 101 and truth["amplitude"] == 0.02
+    np.testing.assert_allclose(flux[:4000], flux[4000:], atol=1e-9)
+    eclipses = kind in ("contact_binary", "detached_binary", "transit")
+    at_mark = one[flux[:4000].argmin() if eclipses else flux[:4000].argmax()]
+    assert abs(at_mark - 101) < 0.01
+    # a limb-darkened transit is a little deeper in the middle, and shallower on a high chord
+    np.testing.assert_allclose(np.ptp(flux), 0.02, rtol=0.35 if kind == "transit" else 2e-3)
+
+
+def test_rr_lyrae_rises_fast_and_the_first_overtone_does_not():
+    time = np.linspace(0, 1, 2000)
+    for kind, low, high in (("rr_lyrae_ab", 0.08, 0.25), ("rr_lyrae_c", 0.3, 0.5)):
+        for seed in range(20):
+            flux, _ = simulate(kind, time, np.random.default_rng(seed), period=1.0, t0=1.0)
+            assert low < 1 - time[flux.argmin()] < high, kind
+
+
+def test_events_peak_at_their_time_with_their_height():
+    time = np.arange(0, 27, 0.001)
+    for kind in ("microlensing", "supernova", "outburst", "flares"):
+        flux, truth = simulate(kind, time, np.random.default_rng(8), amplitude=2.0, t0=12.0)
+        np.testing.assert_allclose(flux.max(), 3, rtol=1e-2 if kind == "flares" else 1e-9)
+        assert flux[np.abs(time - 12).argmin()] > 2.95, kind
+        assert flux.min() > 1 - 1e-12
+        assert np.isnan(truth["period"]) == (kind != "outburst")
+
+
+def test_microlensing_is_paczynski():
+    u0, t_einstein = 0.2, 4.0
+    time = np.array([0.0, 4.0, 400.0])
+    u = np.hypot(u0, time / t_einstein)
+    expected = (u**2 + 2) / (u * np.sqrt(u**2 + 4))
+    flux, _ = simulate(
+        "microlensing",
+        time,
+        np.random.default_rng(0),
+        t0=0,
+        t_einstein=t_einstein,
+        amplitude=expected[0] - 1,
+    )
+    np.testing.assert_allclose(flux, expected, rtol=1e-12)
+
+
+def test_a_flare_has_height_one_and_width_one():
+    x = np.linspace(-2, 10, 120_001)
+    shape = flare_shape(x)
+    assert shape.max() == pytest.approx(1, abs=1e-3)
+    above = x[shape > 0.5]
+    assert np.ptp(above) == pytest.approx(0.913, abs=0.005)  # the published fit is 9 % narrow
+    assert shape[0] == 0 and shape[-1] < 0.02
+
+
+def test_a_random_walk_forgets_exponentially_at_any_gaps():
+    time = np.array([0.0, 0.1, 1.0, 1.5, 4.0])
+    rng = np.random.default_rng(6)
+    walks = np.array(
+        [
+            np.log(simulate("random_walk", time, rng, amplitude=0.4, tau=2.0)[0])
+            for _ in range(8000)
+        ]
+    )
+    expected = 0.1**2 * np.exp(-np.abs(time[:, None] - time) / 2.0)
+    np.testing.assert_allclose(np.cov(walks.T), expected, atol=6e-4)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS | ODDITIES))
+@pytest.mark.parametrize("time", [np.array([58_000.0]), 58_000 + np.linspace(0, 2000, 300)])
+def test_any_kind_at_any_stamps(kind, time):
+    flux, truth = simulate(kind, time, np.random.default_rng(1))
+    again, _ = simulate(kind, time, np.random.default_rng(1))
+    assert flux.shape == time.shape and np.isfinite(flux).all() and (flux > 0).all()
+    assert (flux == again).all() and {"period", "amplitude", "t0"} <= set(truth)
+
+
+def test_simulate_says_what_it_knows():
+    rng, time = np.random.default_rng(0), np.arange(5.0)
+    with pytest.raises(
+        ValueError, match=r"'cephid' \(did you mean 'cepheid'\?\); choose from .*rr_"
+    ):
+        simulate("cephid", time, rng)
+    with pytest.raises(ValueError, match=r"no parameter 'perod' \(did you mean 'period'"):
+        simulate("cepheid", time, rng, perod=3)
+    with pytest.raises(ValueError, match="must be > 0, not -1"):
+        simulate("cepheid", time, rng, period=-1)
+    for bad in (np.zeros(0), np.array([1.0, 0.0]), np.array([np.nan])):
+        with pytest.raises(ValueError, match="time must"):
+            simulate("constant", bad, rng)
+    with pytest.raises(ValueError, match="unknown cadence 'kepler'; choose from ground, tess"):
+        simulate_sky(3, rng, cadence="kepler")
+    with pytest.raises(ValueError, match="unknown kind 'dips'"):
+        simulate_sky(3, rng, kinds=["dips"])
+
+
+def test_barycentric_stamps_agree_with_the_ephemeris_of_astropy():
+    mjd = np.linspace(58_324, 58_700, 40)
+    earth = (
+        get_body_barycentric("earth", Time(mjd, format="mjd", scale="tdb")).xyz.to_value("AU").T
+    )
+    for ra, dec in ((10.0, -70.0), (200.0, 0.0), (90.0, 66.0)):
+        a, d = np.radians([ra, dec])
+        star = np.array([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
+        seconds = (_barycentric(mjd, ra, dec) - mjd) * 86400
+        np.testing.assert_allclose(seconds, earth @ star * 499.005, atol=25)
+
+
+def test_noise_of_tess_is_as_published():
+    # the table of the TESS observatory guide: 200 ppm at T = 10, 10^-2 near 16, 60 ppm when bright
+    assert tess_noise(10) == pytest.approx(200e-6, rel=0.1)
+    assert 0.007 < tess_noise(16) < 0.02 and 2e-5 < tess_noise(6) < 8e-5
+
+
+@pytest.fixture(scope="module")
+def sky():
+    return simulate_sky(600, np.random.default_rng(11), oddities=0.02)
+
+
+def test_a_sky_is_made_of_the_generator_alone(sky):
+    catalog, curves = sky
+    again, curves_again = simulate_sky(600, np.random.default_rng(11), oddities=0.02)
+    assert (again.id == catalog.id).all() and (curves_again.flux == curves.flux).all()
+    other, _ = simulate_sky(600, np.random.default_rng(12), oddities=0.02)
+    assert (other.columns["label"] != catalog.columns["label"]).any()
+
+
+def test_a_sky_has_two_sectors_of_some_stars_and_oddities(sky):
+    catalog, curves = sky
+    assert len(catalog) == len(curves) == len(set(catalog.id)) == 600
+    assert (catalog.id == curves.id).all()
+    target, count = np.unique(catalog.target, return_counts=True)
+    assert len(target) == 546 and set(count) == {1, 2}
+    pair = np.flatnonzero(catalog.target == target[count == 2][0])
+    for name in ("label", "period", "amplitude", "mag"):
+        np.testing.assert_array_equal(*catalog.columns[name][pair])
+    assert np.diff(catalog.columns["sector"][pair]) == [1]
+    labels = set(catalog.columns["label"])
+    assert labels == set(KINDS) | {"oddity"}
+    odd = catalog.columns["label"] == "oddity"
+    assert len(set(catalog.target[odd])) == 11 and set(catalog.columns["shape"][odd]) <= set(
+        ODDITIES
+    )
+
+
+def test_stamps_are_of_tess(sky):
+    _, curves = sky
+    for i in range(20):
+        mjd = curves.mjd[curves.offsets[i] : curves.offsets[i + 1]]
+        assert 25 < np.ptp(mjd) < 27.4
+        assert 0.7 < np.diff(mjd).max() < 1.6  # the gap in the middle
+        assert np.median(np.diff(mjd)) == pytest.approx(30 / 1440, rel=1e-3)
+    assert 1150 < np.median(curves.lengths) < 1300
+
+
+def test_a_constant_star_scatters_by_its_errors(sky):
+    catalog, curves = sky
+    ratios = []
+    for i in np.flatnonzero(catalog.columns["label"] == "constant"):
+        inside = slice(curves.offsets[i], curves.offsets[i + 1])
+        step = np.diff(curves.flux[inside].astype(float)) / np.sqrt(2)
+        ratios.append(1.4826 * np.median(np.abs(step)) / curves.flux_err[inside][0])
+    assert len(ratios) > 20 and np.median(ratios) == pytest.approx(1, abs=0.05)
+
+
+def test_periods_are_found_again(sky):
+    catalog, curves = sky
+    found = []
+    wanted = np.isin(catalog.columns["label"], ["sinusoid", "rr_lyrae_c", "delta_scuti"])
+    for i in np.flatnonzero(wanted & (catalog.columns["snr"] > 2))[:40]:
+        inside = slice(curves.offsets[i], curves.offsets[i + 1])
+        frequency = np.arange(0.05, 22, 0.01)
+        power = LombScargle(curves.mjd[inside], curves.flux[inside]).power(frequency)
+        found.append(abs(frequency[power.argmax()] - 1 / catalog.columns["period"][i]) < 0.02)
+    assert len(found) == 40 and np.mean(found) > 0.9
+
+
+def test_a_sky_from_the_ground_and_an_empty_one():
+    catalog, curves = simulate_sky(80, np.random.default_rng(2), cadence="ground", oddities=0)
+    assert len(catalog) == 80 and len(set(catalog.target)) == 80
+    assert curves.lengths.min() >= 100 and curves.lengths.max() <= 500
+    assert np.diff(curves.mjd[: curves.offsets[1]]).max() > 100  # seasons
+    assert curves.flux_unit == "uJy" and "transit" not in catalog.columns["label"]
+    empty, none = simulate_sky(0, np.random.default_rng(2))
+    assert len(empty) == len(none) == 0
+
+
+def test_kinds_come_as_often_as_asked():
+    kinds = {"constant": 0.9, "cepheid": 0.1}
+    catalog, _ = simulate_sky(400, np.random.default_rng(3), kinds=kinds, oddities=0, first=1000)
+    share = (catalog.columns["label"] == "constant").mean()
+    assert share == pytest.approx(0.9, abs=0.05)
+    assert "SIM 1000" in catalog.target and "SIM 0" not in catalog.target
