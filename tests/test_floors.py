@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "skyvec"
 FLOORS = [  # ground first; a room may import rooms on floors below, and files of its own room
     {"schema", "photometry", "sky", "nn"},
     {"store", "io", "sim", "prep", "models", "index"},
-    {"ingest", "batches", "checkpoint", "analysis"},
+    {"ingest", "publish", "batches", "checkpoint", "analysis"},
     {"train", "encode", "realbogus"},
     {"serve", "night", "studies", "report"},
     {"cli"},
