@@ -1,0 +1,23 @@
+"""What several test files share: where the real survey data lie."""
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Give the path of a real data set, or skip the test where the data are not there.
+
+    ``real_data("lightcurves/asas_acvs.parquet")``
+    """
+
+    def find(name=""):
+        path = DATA / name
+        if not path.exists():
+            pytest.skip(f"no real survey data: {name or 'shared/data'} is not beside the checkout")
+        return path
+
+    return find
