@@ -1,0 +1,333 @@
+"""Signals to search for: any kind of star, any silhouette in transit, any beacon, by name.
+
+A signal is written as it is called: ``transit(rp=0.1, period=3.2)``, ``louver(period=5)``,
+``pi_beacon(slot=0.8)``, ``rr_lyrae_ab(period=0.6)``. What is not given is drawn anew each time.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyvec.schema import LightCurves
+from skyvec.sim import transits
+from skyvec.sim.silhouettes import SILHOUETTES, Silhouette
+from skyvec.sim.variables import KINDS, ODDITIES
+
+Flux = NDArray[np.float64]
+Made = tuple[Flux, dict[str, float]]
+ORBIT = ("period", "t0", "a_over_r", "impact", "exposure")
+SUN_LIKE = 4.2
+"""a/R = 4.2 (P / day)^(2/3) for a circular orbit around a star as dense as the Sun."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A kind of signal with some of its parameters fixed.
+
+    Args:
+        kind: A name in ``SIGNALS``.
+        parameters: Fixed values by name.
+
+    Raises:
+        ValueError: An unknown kind or parameter; the message names the nearest ones.
+    """
+
+    kind: str
+    parameters: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in SIGNALS:
+            raise ValueError(
+                f"unknown signal {self.kind!r}{_nearest(self.kind, list(SIGNALS))}; "
+                f"choose from {', '.join(SIGNALS)}"
+            )
+        accepted = parameters_of(self.kind)
+        for name in self.parameters:
+            if name not in accepted:
+                raise ValueError(
+                    f"{self.kind} has no parameter {name!r}{_nearest(name, accepted)}; "
+                    f"it has {', '.join(accepted)}"
+                )
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{name}={value:g}" for name, value in self.parameters.items())
+        return f"{self.kind}({inside})"
+
+    def draw(self, time: Flux, rng: np.random.Generator) -> Made:
+        """Relative flux at the times [day], (n,), and the truth, with what is free drawn."""
+        return SIGNALS[self.kind](np.asarray(time, np.float64), rng, **self.parameters)
+
+
+def parse(text: str) -> Signal:
+    """Read a signal such as ``transit(rp=0.1, period=3.2)`` or plain ``flares``.
+
+    Raises:
+        ValueError: It does not parse, or a value is no number, or the signal is unknown.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"cannot read the signal {text!r}: {error.msg}") from error
+    match tree:
+        case ast.Name(id=kind):
+            return Signal(kind)
+        case ast.Call(func=ast.Name(id=kind), args=[], keywords=keywords):
+            return Signal(kind, {k.arg: _number(k.value, text) for k in keywords if k.arg})
+    raise ValueError(f"a signal looks like transit(rp=0.1, period=3.2), not {text!r}")
+
+
+def _number(node: ast.expr, text: str) -> float:
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as size)):
+            return -float(size)
+        case ast.Constant(value=int() | float() as size) if not isinstance(size, bool):
+            return float(size)
+    raise ValueError(f"{ast.unparse(node)!r} in {text!r} is no number")
+
+
+def parameters_of(kind: str) -> list[str]:
+    """Names of the parameters that a kind of signal takes."""
+    function = SIGNALS[kind]
+    shape = getattr(function, "shape", None)
+    own = list(inspect.signature(function).parameters.values())[2:]
+    names = [p.name for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    if shape is not None:
+        names += [p for p in inspect.signature(SILHOUETTES[shape]).parameters if p != "pitch"]
+    return names
+
+
+class _Crossing:
+    """A silhouette in transit, as a kind of signal.
+
+    What is not given is drawn: period even in its logarithm from 1 d to half the span, the time
+    of the first transit from one period, the impact parameter from [0, 0.6].
+    """
+
+    def __init__(self, shape: str) -> None:
+        self.shape = shape
+
+    def __call__(
+        self,
+        time: Flux,
+        rng: np.random.Generator,
+        *,
+        period: float | None = None,
+        t0: float | None = None,
+        a_over_r: float | None = None,
+        impact: float | None = None,
+        exposure: float = 0.0,
+        **shape: float,
+    ) -> Made:
+        body = _body(self.shape, shape)
+        span = max(float(time[-1] - time[0]), 2.0)
+        if period is None:
+            period = float(np.exp(rng.uniform(0, np.log(span / 2))))
+        t0 = float(time[0] + rng.uniform(0, period)) if t0 is None else t0
+        impact = float(rng.uniform(0, 0.6)) if impact is None else impact
+        a_over_r = SUN_LIKE * period ** (2 / 3) if a_over_r is None else a_over_r
+        flux = transits.transit(
+            time, body, period=period, t0=t0, a_over_r=a_over_r, impact=impact, exposure=exposure
+        )
+        depth = 1 - float(
+            transits.transit(
+                np.array([t0]), body, period=period, t0=t0, a_over_r=a_over_r, impact=impact
+            )[0]
+        )
+        return flux, {"period": period, "amplitude": depth, "t0": t0, "impact": impact}
+
+
+def planet(
+    time: Flux,
+    rng: np.random.Generator,
+    *,
+    rp: float = 0.1,
+    period: float | None = None,
+    t0: float | None = None,
+    a_over_r: float | None = None,
+    impact: float | None = None,
+    exposure: float = 0.0,
+) -> Made:
+    """A sphere of radius rp [stellar radii] in transit."""
+    return _Crossing("disc")(
+        time,
+        rng,
+        period=period,
+        t0=t0,
+        a_over_r=a_over_r,
+        impact=impact,
+        exposure=exposure,
+        radius=rp,
+    )
+
+
+def pi_beacon(
+    time: Flux,
+    rng: np.random.Generator,
+    *,
+    rp: float = 0.15,
+    slot: float | None = None,
+    digits: float = 24,
+    t0: float | None = None,
+) -> Made:
+    """Spell the first binary digits of pi in transits, one slot [day] a digit, over the span."""
+    return _train(time, rng, rp, slot, t0, int(digits), transits.pi_beacon)
+
+
+def prime_beacon(
+    time: Flux,
+    rng: np.random.Generator,
+    *,
+    rp: float = 0.15,
+    slot: float | None = None,
+    groups: float = 4,
+    t0: float | None = None,
+) -> Made:
+    """Send groups of 2, 3, 5, 7 ... transits, a slot [day] apart (Arnold 2005, ApJ 627, 534)."""
+    return _train(time, rng, rp, slot, t0, int(groups), transits.prime_beacon)
+
+
+def _train(
+    time: Flux,
+    rng: np.random.Generator,
+    rp: float,
+    slot: float | None,
+    t0: float | None,
+    count: int,
+    beacon: Callable[[int, float], tuple[list[float], list[float]]],
+) -> Made:
+    length = beacon(count, 1.0)[0][-1] + 1
+    span = max(float(time[-1] - time[0]), 1e-3)
+    slot = span / (length + 1) if slot is None else slot
+    t0 = float(time[0] + rng.uniform(0.5, 1.5) * slot) if t0 is None else t0
+    offsets, depths = beacon(count, slot)
+    # one pass of the train, each transit a third of its slot: 2 R / v = P / (pi a) = slot / 3
+    period = 4 * (span + length * slot)
+    a_over_r = max(3 * period / (np.pi * slot), 1.5)
+    flux = transits.transit(
+        time,
+        _body("disc", {"radius": rp}),
+        period=period,
+        t0=t0,
+        a_over_r=a_over_r,
+        offsets=offsets,
+        depths=depths,
+    )
+    return flux, {"period": np.nan, "amplitude": rp**2, "t0": t0, "slot": slot}
+
+
+def _body(shape: str, parameters: dict[str, float]) -> Silhouette:
+    if "slats" in parameters:
+        parameters = parameters | {"slats": int(parameters["slats"])}
+    if "count" in parameters:
+        parameters = parameters | {"count": int(parameters["count"])}
+    return SILHOUETTES[shape](**parameters)
+
+
+SIGNALS: dict[str, Callable[..., Made]] = {
+    **KINDS,
+    **ODDITIES,
+    **{shape: _Crossing(shape) for shape in SILHOUETTES},
+    "transit": planet,
+    "pi_beacon": pi_beacon,
+    "prime_beacon": prime_beacon,
+}
+
+
+def inject(
+    curves: LightCurves, signal: Signal, rng: np.random.Generator, *, scale: float = 1.0
+) -> tuple[LightCurves, list[dict[str, float]]]:
+    """Put a fresh draw of a signal into each curve, multiplicatively; noise and gaps stay.
+
+    flux' = flux * (1 + scale * (s(t) - 1)) for a positive median level. A band whose level is not
+    positive (difference flux) gets level |median| * scale * (s - 1) added instead.
+
+    Args:
+        curves: Real curves.
+        signal: What to inject; its free parameters are drawn anew for each curve.
+        rng: Generator of the draws.
+        scale: Multiplies the depth.
+
+    Returns:
+        Curves with the same ids, stamps and errors, and the truth of each.
+    """
+    flux = curves.flux.astype(np.float64)
+    truths: list[dict[str, float]] = []
+    for i in range(len(curves)):
+        part = slice(curves.offsets[i], curves.offsets[i + 1])
+        if part.start == part.stop:
+            truths.append({})
+            continue
+        shape, truth = signal.draw(curves.mjd[part] - curves.mjd[part.start], rng)
+        level = np.median(flux[part])
+        base = flux[part] if level > 0 else abs(level)
+        flux[part] += base * scale * (shape - 1)
+        truths.append(truth | {"scale": scale})
+    injected = LightCurves(
+        curves.id,
+        curves.offsets,
+        curves.mjd,
+        flux.astype(np.float32),
+        curves.flux_err,
+        curves.band,
+        curves.bands,
+        curves.flux_unit,
+    )
+    return injected, truths
+
+
+def cloud(
+    signal: Signal,
+    like: LightCurves,
+    rng: np.random.Generator,
+    *,
+    draws: int = 8,
+    noise: float | None = None,
+    scale: float = 1.0,
+) -> LightCurves:
+    """Draw a signal several times at the stamps of one curve: the query of a directed search.
+
+    Args:
+        signal: What to look for.
+        like: One curve (the first is taken) whose stamps, band and errors are used.
+        rng: Generator of phases, free parameters and noise.
+        draws: How many members the cloud has.
+        noise: Relative scatter of the noise added; that of the curve (1.4826 MAD of differences
+            of neighbours over root two) by default.
+        scale: Multiplies the depth of the signal.
+
+    Raises:
+        ValueError: The curve has fewer than two points, or draws < 1.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
+    stop = int(like.offsets[1]) if len(like) else 0
+    if stop < 2:
+        raise ValueError("a signal needs the time stamps of a curve of at least two points")
+    mjd, flux = like.mjd[:stop], like.flux[:stop].astype(np.float64)
+    if noise is None:
+        steps = np.diff(flux) / np.sqrt(2)
+        noise = float(1.4826 * np.median(np.abs(steps - np.median(steps))))
+        noise /= max(abs(float(np.median(flux))), 1e-12)
+    drawn = [
+        1 + scale * (signal.draw(mjd - mjd[0], rng)[0] - 1) + noise * rng.normal(size=stop)
+        for _ in range(draws)
+    ]
+    return LightCurves(
+        np.array([f"{signal}#{i}" for i in range(draws)]),
+        np.arange(draws + 1, dtype=np.int64) * stop,
+        np.tile(mjd, draws),
+        np.concatenate(drawn).astype(np.float32),
+        np.full(draws * stop, noise if noise > 0 else np.nan, np.float32),
+        np.tile(like.band[:stop], draws),
+        like.bands,
+    )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
