@@ -11,3 +11,9 @@ The contract: a model is an ``nn.Module`` built from keyword arguments, with
 ``batch`` and ``times`` are :class:`skyvec.nn.ragged.Ragged`. No optimiser, device, file or
 recipe lives in a model.
 """
+
+from torch import nn
+
+from skyvec.models.gridconv import GridConv
+
+MODELS: dict[str, type[nn.Module]] = {"gridconv": GridConv}
