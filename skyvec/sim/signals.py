@@ -239,7 +239,11 @@ SIGNALS: dict[str, Callable[..., Made]] = {
 
 
 def inject(
-    curves: LightCurves, signal: Signal, rng: np.random.Generator, *, scale: float = 1.0
+    curves: LightCurves,
+    signal: Signal,
+    rng: np.random.Generator,
+    *,
+    scale: float | NDArray[np.floating] = 1.0,
 ) -> tuple[LightCurves, list[dict[str, float]]]:
     """Put a fresh draw of a signal into each curve, multiplicatively; noise and gaps stay.
 
@@ -250,12 +254,13 @@ def inject(
         curves: Real curves.
         signal: What to inject; its free parameters are drawn anew for each curve.
         rng: Generator of the draws.
-        scale: Multiplies the depth.
+        scale: Multiplies the depth; one number or one for each curve, shape (n,).
 
     Returns:
         Curves with the same ids, stamps and errors, and the truth of each.
     """
     flux = curves.flux.astype(np.float64)
+    scales = np.broadcast_to(np.asarray(scale, np.float64), (len(curves),))
     truths: list[dict[str, float]] = []
     for i in range(len(curves)):
         part = slice(curves.offsets[i], curves.offsets[i + 1])
@@ -265,8 +270,8 @@ def inject(
         shape, truth = signal.draw(curves.mjd[part] - curves.mjd[part.start], rng)
         level = np.median(flux[part])
         base = flux[part] if level > 0 else abs(level)
-        flux[part] += base * scale * (shape - 1)
-        truths.append(truth | {"scale": scale})
+        flux[part] += base * scales[i] * (shape - 1)
+        truths.append(truth | {"scale": float(scales[i])})
     injected = LightCurves(
         curves.id,
         curves.offsets,
@@ -308,11 +313,9 @@ def cloud(
     stop = int(like.offsets[1]) if len(like) else 0
     if stop < 2:
         raise ValueError("a signal needs the time stamps of a curve of at least two points")
-    mjd, flux = like.mjd[:stop], like.flux[:stop].astype(np.float64)
+    mjd = like.mjd[:stop]
     if noise is None:
-        steps = np.diff(flux) / np.sqrt(2)
-        noise = float(1.4826 * np.median(np.abs(steps - np.median(steps))))
-        noise /= max(abs(float(np.median(flux))), 1e-12)
+        noise = float(relative_noise(like)[0])
     drawn = [
         1 + scale * (signal.draw(mjd - mjd[0], rng)[0] - 1) + noise * rng.normal(size=stop)
         for _ in range(draws)
@@ -326,6 +329,22 @@ def cloud(
         np.tile(like.band[:stop], draws),
         like.bands,
     )
+
+
+def relative_noise(curves: LightCurves) -> NDArray[np.float64]:
+    """Scatter from point to point over the median level of each curve, (n,).
+
+    1.4826 MAD of the differences of neighbours / sqrt(2) / |median|, which a slow variation does
+    not raise; 0 for a curve of fewer than three points.
+    """
+    noise = np.zeros(len(curves))
+    for i in range(len(curves)):
+        flux = curves.flux[curves.offsets[i] : curves.offsets[i + 1]].astype(np.float64)
+        if len(flux) > 2:
+            steps = np.diff(flux)
+            scatter = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2)
+            noise[i] = scatter / max(abs(float(np.median(flux))), 1e-12)
+    return noise
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -1,0 +1,1 @@
+"""Questions that need the whole river at once."""
