@@ -210,6 +210,8 @@ def training_set(
     wanted = tuple(bands) or known
     if unknown := sorted(set(wanted) - set(known)):
         raise ValueError(f"{survey} has no band {unknown[0]!r}; choose from {', '.join(known)}")
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"bands = {list(wanted)} names a band twice")
     kept: list[Prepared] = []
     targets: list[Strings] = []
     keys: list[NDArray[np.float64]] = []

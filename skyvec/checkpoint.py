@@ -251,7 +251,7 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
         if isinstance(parameter.default, tuple)
         else parameter.default
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
+        if parameter.default not in (inspect.Parameter.empty, None)
     }
 
 

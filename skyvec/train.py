@@ -126,6 +126,7 @@ def train(
     folder = model_folder(survey, name)
     data_hash = _data_hash(survey)
     full = complete(recipe, survey_bands(survey))
+    clean(folder)
     if is_finished(folder):
         stored, _, scores = load_arrays(folder)
         _require_same(folder, full, stored, data_hash, scores["data_sha256"])

@@ -21,3 +21,14 @@ def real_data():
         return path
 
     return find
+
+
+@pytest.fixture
+def one_thread():
+    """Let torch use one thread: small batches gain nothing from more; sums may depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

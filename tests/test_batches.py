@@ -5,36 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_surveys import add, light
 
 from skyvec import batches, store
 from skyvec.prep.lightcurves import prepare
-from skyvec.schema import Catalog, LightCurves
-
-
-def light(ids, lengths, *, bands=("g", "r"), seed=0, flat=()):
-    """Noisy sinusoids in random bands; the rows named in ``flat`` are constant."""
-    rng = np.random.default_rng(seed)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    curve = np.repeat(np.arange(len(ids)), lengths)
-    mjd = np.concatenate([58000 + np.sort(rng.random(m)) * 27 for m in lengths] or [np.zeros(0)])
-    flux = 10 + np.sin(mjd * (1 + curve % 7)) + 0.1 * rng.normal(size=len(mjd))
-    flux[np.isin(curve, flat)] = 10
-    band = rng.integers(0, len(bands), len(mjd)).astype(np.int16)
-    error = np.full(len(mjd), 0.1, np.float32)
-    names = np.array(ids, dtype=np.str_)
-    return LightCurves(names, offsets, mjd, flux.astype(np.float32), error, band, bands)
-
-
-def add(survey, ids, lengths, targets=None, **options):
-    curves = light(ids, lengths, **options)
-    nan = np.full(len(ids), np.nan)
-    catalog = Catalog(curves.id, np.array(targets or ids, dtype=np.str_), nan, nan)
-    store.append_objects(survey, catalog, curves, np.array(["here"] * len(ids)))
 
 
 @pytest.fixture
 def survey(tmp_path):
-    store.create_survey(tmp_path / "sky")
     add(tmp_path / "sky", [f"a{i}" for i in range(60)], [30] * 60, flat=(3, 4))
     add(tmp_path / "sky", [f"b{i}" for i in range(40)], [5] * 20 + [90] * 20, seed=1)
     return tmp_path / "sky"
@@ -94,6 +72,8 @@ def test_training_set_of_one_band_holds_only_that_band(survey):
     np.testing.assert_allclose(prepared.level[i, 0], both.level[j, 1])
     with pytest.raises(ValueError, match="no band 'u'; choose from g, r"):
         batches.training_set(survey, bands=["u"])
+    with pytest.raises(ValueError, match="names a band twice"):
+        batches.training_set(survey, bands=["g", "g"])
 
 
 def test_a_survey_without_a_usable_curve_is_an_error(tmp_path):
