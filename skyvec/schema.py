@@ -261,6 +261,23 @@ class Latents:
         return rows.astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Reject:
+    """One thing that could not be taken, and why.
+
+    Args:
+        source: The file it came from.
+        row: Which item of the file, counted from 0; -1 for the file as a whole.
+        id: The key it would have had, or an empty string.
+        reason: What is wrong, in words a person can act on.
+    """
+
+    source: str
+    row: int
+    id: str
+    reason: str
+
+
 def take_ragged(offsets: Ints, rows: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Index the points of some rows of a ragged array.
 

@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Latents, LightCurves
+from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Latents, LightCurves, Reject
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -39,23 +38,6 @@ CORE_COLUMNS = ("id", "target", "ra", "dec", "source")
 
 class StoreError(ValueError):
     """A survey folder is missing, foreign, damaged or of another version."""
-
-
-@dataclass(frozen=True)
-class Reject:
-    """One thing that could not be taken, and why.
-
-    Args:
-        source: The file it came from.
-        row: Which item of the file, counted from 0; -1 for the file as a whole.
-        id: The key it would have had, or an empty string.
-        reason: What is wrong, in words a person can act on.
-    """
-
-    source: str
-    row: int
-    id: str
-    reason: str
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -184,15 +166,20 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def clean(folder: Path) -> int:
+def clean(folder: Path, *, listed_in: Path | None = None) -> int:
     """Remove what a killed run left behind: temporary files and shards no manifest names.
+
+    Args:
+        folder: Where to clean.
+        listed_in: Folder whose manifest names the shards; by default the same one. The shards of
+            ``rejects/`` are named in that of ``objects/``.
 
     Returns:
         How many files were removed.
     """
     if not folder.is_dir():
         return 0
-    listed = {shard["file"] for shard in read_manifest(folder)["shards"]}
+    listed = {shard["file"] for shard in read_manifest(listed_in or folder)["shards"]}
     stray = [
         path
         for path in folder.iterdir()

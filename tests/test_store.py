@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skyvec import store
-from skyvec.schema import Catalog, Latents, LightCurves
+from skyvec.schema import Catalog, Latents, LightCurves, Reject
 
 
 def part(prefix, lengths, bands=("g", "r"), unit="uJy", **columns):
@@ -68,7 +68,7 @@ def test_catalogues_with_different_columns_are_joined_without_inventing_values(s
 
 def test_finished_items_count_stored_and_rejected(survey):
     catalog, curves = part("a", [2, 2])
-    reject = store.Reject("f", 7, "a7", "no finite points")
+    reject = Reject("f", 7, "a7", "no finite points")
     store.append_objects(survey, catalog, curves, np.array(["f", "g"]), [reject])
     assert store.finished_items(survey) == {"f": 2, "g": 1}
     assert store.read_rejects(survey).to_pylist() == [

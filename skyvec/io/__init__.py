@@ -1,1 +1,7 @@
-"""."""
+"""Foreign files to the schema's types: one file a format; the first reader that matches reads."""
+
+from skyvec.io import fits_lightcurves, tables
+
+__all__ = ["READERS", "fits_lightcurves", "tables"]
+
+READERS = (fits_lightcurves, tables)
