@@ -78,15 +78,18 @@ def stop_at(step):
     return stop
 
 
-@pytest.mark.parametrize("optimiser", ["adamax", "adam", "adamw"])
-def test_a_training_stopped_at_any_step_ends_in_the_same_bits(survey, optimiser):
+@pytest.mark.parametrize(
+    ("model", "optimiser"), [("gridconv", "adam"), ("gridconv", "adamw"), ("ode_rnn", "adamax")]
+)
+def test_a_training_stopped_at_any_step_ends_in_the_same_bits(survey, model, optimiser):
     settings = {"optimiser": optimiser, "schedule": "cosine", "warm_up": 2, "clip": 1.0}
-    whole = train.train(survey, recipe(**settings), "whole")
+    how = {**recipe(**settings), "model": {"name": model, "latent": 4}}
+    whole = train.train(survey, how, "whole")
     seen = []
     for step in (1, 2, 5):
         with pytest.raises(Stop):
-            train.train(survey, recipe(**settings), "m", progress=stop_at(step), save_every=0)
-    folder = train.train(survey, recipe(**settings), "m", progress=seen.append, save_every=0)
+            train.train(survey, how, "m", progress=stop_at(step), save_every=0)
+    folder = train.train(survey, how, "m", progress=seen.append, save_every=0)
     assert [p.step for p in seen] == [6]
     assert weights(folder) == weights(whole)
     ours, theirs = checkpoint.load(folder).scores, checkpoint.load(whole).scores
