@@ -55,6 +55,18 @@ def count_items(path: Path) -> int | None:
     return 1
 
 
+def check(*, quality: str | int = "default", **others: object) -> None:
+    """Make sure that options mean something.
+
+    Raises:
+        ValueError: An unknown word for ``quality``.
+    """
+    if isinstance(quality, str) and quality not in TESS_QUALITY:
+        raise ValueError(
+            f"unknown quality {quality!r}; choose from {', '.join(TESS_QUALITY)} or a number"
+        )
+
+
 def read(
     path: Path,
     *,
@@ -77,10 +89,7 @@ def read(
     Raises:
         ValueError: An unknown word for ``quality``.
     """
-    if isinstance(quality, str) and quality not in TESS_QUALITY:
-        raise ValueError(
-            f"unknown quality {quality!r}; choose from {', '.join(TESS_QUALITY)} or a number"
-        )
+    check(quality=quality)
     try:
         yield _segment(path, flux_column, quality, max_points)
     except RefusedError as error:

@@ -21,7 +21,7 @@ from astropy.io.registry import IORegistryError
 from astropy.table import Table
 from astropy.time import Time
 
-from skyvec.io.columns import Layout, find_layout, read_description
+from skyvec.io.columns import Layout, check_columns, find_layout, read_description
 from skyvec.io.segments import MAX_POINTS, RefusedError, Segment, Value, admit
 from skyvec.io.times import TimeSystem, guess_time_system, parse_time_system, to_mjd_tdb
 from skyvec.photometry import flux_from_magnitude
@@ -95,6 +95,17 @@ def count_items(path: Path) -> int | None:
         return 1
 
 
+def check(*, columns: Mapping[str, str] | None = None, values: str = "", **others: object) -> None:
+    """Make sure that options mean something.
+
+    Raises:
+        ValueError: ``columns`` has an unknown role, or ``values`` is neither magnitude nor flux.
+    """
+    check_columns(columns or {})
+    if values and not re.search("mag|flux", values.lower()):
+        raise ValueError(f"values must be mag or flux, optionally flux (UNIT), not {values!r}")
+
+
 def read(
     path: Path,
     *,
@@ -121,8 +132,9 @@ def read(
         Segments, and a reject for each row (or for the rest of the file) that cannot be taken.
 
     Raises:
-        ValueError: ``columns`` has an unknown role.
+        ValueError: An option means nothing.
     """
+    check(columns=columns, values=values)
     row = 0
     try:
         opened = _open(path)

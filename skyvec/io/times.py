@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.time import Time
-from astropy.utils.exceptions import ErfaWarning
+from erfa import ErfaWarning  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 MJD0 = 2_400_000.5
