@@ -15,5 +15,6 @@ recipe lives in a model.
 from torch import nn
 
 from skyvec.models.gridconv import GridConv
+from skyvec.models.ode_rnn import OdeRnn
 
-MODELS: dict[str, type[nn.Module]] = {"gridconv": GridConv}
+MODELS: dict[str, type[nn.Module]] = {"gridconv": GridConv, "ode_rnn": OdeRnn}
