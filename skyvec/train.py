@@ -185,7 +185,7 @@ def _loop(
         clock = now
         if now - saved >= save_every and state.step < options.steps:
             _save_state(state, folder / TRAINING / STATE, recipe, data_hash)
-            saved = now
+            saved = time.monotonic()
         if progress is not None:
             best = state.best_loss if state.best else math.nan
             progress(Progress(state.step, options.steps, loss, state.valid(), best))

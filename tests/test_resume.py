@@ -135,7 +135,7 @@ def test_a_killed_encoding_ends_in_the_same_bytes(survey):
 
 @pytest.mark.slow
 def test_a_training_killed_ten_times_ends_in_the_same_bytes(survey):
-    (survey / "recipe.toml").write_text(RECIPE.format(steps=300))
+    (survey / "recipe.toml").write_text(RECIPE.format(steps=100))
     kill_training(survey, 10)
 
 
