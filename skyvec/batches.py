@@ -264,7 +264,7 @@ def ragged(prepared: Prepared, rows: NDArray[np.integer] | None = None) -> Ragge
 
 
 def length_buckets(
-    lengths: NDArray[np.integer], *, points: int = 400_000, most: int = 1_024
+    lengths: NDArray[np.integer], *, points: int = 160_000, most: int = 512
 ) -> list[NDArray[np.int64]]:
     """Divide curves into batches of similar length, for encoding.
 
