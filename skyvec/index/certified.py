@@ -1,0 +1,289 @@
+"""Exact nearest neighbours without a full scan, proved equal to brute force.
+
+Vectors are turned onto their principal axes, sorted into cells and kept twice more as 8-bit codes:
+the first axes with the length of the rest (coarse), and all axes (fine). A query passes cells,
+coarse codes and fine codes; each gives an upper bound on the score, all rounding included, and
+only vectors whose bound reaches the k-th best score so far are scored exactly, in float64. Nothing
+that could belong to the answer is ever passed over, so the answer is brute force's, bit for bit.
+
+Bounds, for a vector x and a query q after the turn:
+
+- cell with centre c and radius r: |x - q| >= |c - q| - r, with
+  x.q = (|x|^2 + |q|^2 - |x - q|^2) / 2;
+- coarse: x.q <= head(x).head(q) + |tail(x)| |tail(q)| (Cauchy and Schwarz);
+- codes: x = o + s c + e and s q = u w + f with whole c and w give
+  x.q <= o.q + u (c.w) + max|c| |f| + max|e| |q|.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyvec.index import kernels
+from skyvec.index.quantised import build_store, checked, unit
+
+METRICS = ("cosine", "l2")
+
+SEEDS = 3
+"""Cells looked at first, before the order of the store."""
+
+TOGETHER = 32
+"""Queries that read a cell together: their states stay in the fast caches."""
+
+SPLIT = 300_000
+"""From so many vectors on, a single query is worth sharing between threads."""
+
+SAMPLE = 64
+"""Vectors asked for at build, to measure what the bounds prune."""
+
+FLAT_FRACTION = 0.05
+"""Where more than this fraction passes all bounds a plain scan is faster."""
+
+
+FLAT_SIZE = 5_000
+"""Below so many vectors every way takes microseconds."""
+
+
+class Neighbours(NamedTuple):
+    """The k best rows of each query, best first.
+
+    Args:
+        similarity: Cosine in [-1, 1], or the distance, ascending, for ``l2``; NaN where fewer than
+            k exist. float32, shape (q, k).
+        rows: Row of each, -1 where fewer than k exist, shape (q, k). Equals rank by row.
+    """
+
+    similarity: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+class Plan(NamedTuple):
+    """How an index decided to search, from what its bounds pruned on a sample of its own vectors.
+
+    Args:
+        way: ``coarse`` (both stages), ``fine`` (the second alone) or ``flat`` (a plain scan in
+            float32, whose rounding is bounded instead).
+        coarse_fraction: Blocks of 64 that pass the coarse stage.
+        exact_fraction: Vectors that pass all bounds and are scored exactly.
+    """
+
+    way: str
+    coarse_fraction: float
+    exact_fraction: float
+
+
+class CertifiedIndex:
+    """An index whose answers equal brute force, bit for bit, in less time.
+
+    Args:
+        vectors: Finite, shape (n, d), n > 0. They are copied.
+        metric: ``cosine`` (zero vectors have similarity 0 with everything) or ``l2``.
+        target: Code >= 0 of the object of each vector, shape (n,); None: each is its own.
+        threads: Threads to use; None: one a core.
+
+    Raises:
+        ValueError: Not finite, no vectors, an unknown metric, or a wrong number of targets.
+    """
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        *,
+        metric: str = "cosine",
+        target: np.ndarray | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if metric not in METRICS:
+            raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
+        vectors = checked(vectors)
+        if not len(vectors):
+            raise ValueError("there are no vectors to index")
+        self.metric = metric
+        self.n, self.d = vectors.shape
+        codes = np.arange(self.n) if target is None else np.asarray(target)
+        if codes.shape != (self.n,) or codes.dtype.kind not in "iu" or codes.min() < 0:
+            raise ValueError(
+                f"target must be {self.n} integer codes >= 0, not {codes.dtype} {codes.shape}"
+            )
+        self.threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.threads)
+        self.store = build_store(unit(vectors) if metric == "cosine" else vectors, codes, metric)
+        self.plan = self._measure()
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells the vectors are sorted into."""
+        return len(self.store.first) - 1
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        excluded: np.ndarray | None = None,
+        n_probe: int | None = None,
+        by_target: bool = False,
+    ) -> Neighbours:
+        """Find the k nearest vectors of each query.
+
+        Args:
+            queries: Finite, shape (q, d).
+            k: How many, > 0.
+            excluded: Target code whose vectors are passed over, -1 for none, shape (q,).
+            n_probe: Look only into so many nearest cells: fast, but no longer proved.
+            by_target: Each target counts once, by its nearest vector.
+
+        Raises:
+            ValueError: Not finite, the wrong width, or k < 1.
+        """
+        queries = checked(queries, "queries")
+        if queries.shape[1] != self.d:
+            raise ValueError(f"queries have {queries.shape[1]} numbers, the index has {self.d}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        if self.metric == "cosine":
+            queries = unit(queries)
+        barred = np.full(len(queries), -1) if excluded is None else np.asarray(excluded, np.int64)
+        if barred.shape != (len(queries),):
+            raise ValueError(f"excluded must have shape ({len(queries)},), not {barred.shape}")
+        score, place = self.best(queries, k, barred, n_probe=n_probe, by_target=by_target)
+        rows = np.where(place >= 0, self.store.rows[place], -1)
+        if self.metric == "l2":
+            score = np.sqrt(-2 * score)
+        return Neighbours(np.where(place >= 0, score, np.nan).astype(np.float32), rows)
+
+    def best(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        excluded: NDArray[np.int64],
+        *,
+        n_probe: int | None = None,
+        by_target: bool = False,
+        cutoff: float = np.inf,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Scores in float64 and places in the store, best first, shape (q, k) each.
+
+        For the other files of this room, which have checked (and, for cosine, normalised) their
+        queries; the rest as in `search`. A query whose k-th best score is seen to be above
+        ``cutoff`` is left there: its answer is then only a lower bound.
+        """
+        probe = self.n_cells if n_probe is None else min(max(1, n_probe), self.n_cells)
+        if len(queries) == 1 and self.n >= SPLIT and self.threads > 1 and probe == self.n_cells:
+            return self._best_of_one(queries, k, excluded, by_target)
+        starts = range(0, len(queries), TOGETHER)
+        work = [
+            self._asked(queries[i : i + TOGETHER], excluded[i : i + TOGETHER], k) for i in starts
+        ]
+
+        def answer(asked: kernels.Asked) -> None:
+            if self.plan.way == "flat" and probe == self.n_cells:
+                self._scan(asked, by_target)
+            else:
+                self._search_cells(asked, 0, self.n_cells, probe, by_target, cutoff)
+
+        if len(work) == 1:
+            answer(work[0])
+            return work[0].score, work[0].place
+        list(self._pool.map(answer, work))
+        if not work:
+            return np.empty((0, k)), np.empty((0, k), np.int64)
+        return np.concatenate([a.score for a in work]), np.concatenate([a.place for a in work])
+
+    def _best_of_one(
+        self, query: NDArray[np.float32], k: int, excluded: NDArray[np.int64], by_target: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Share the cells between the threads, then merge their answers."""
+        if self.plan.way == "flat":
+            asked = self._asked(query, excluded, k)
+            self._scan(asked, by_target)
+            return asked.score, asked.place
+        edges = np.linspace(0, self.n_cells, self.threads + 1).astype(int)
+        parts = [self._asked(query, excluded, k) for _ in edges[1:]]
+
+        def answer(i: int) -> None:
+            low, high = int(edges[i]), int(edges[i + 1])
+            self._search_cells(parts[i], low, high, high - low, by_target, np.inf)
+
+        list(self._pool.map(answer, range(len(parts))))
+        score = np.concatenate([part.score[0] for part in parts])
+        row = np.concatenate([part.row[0] for part in parts])
+        place = np.concatenate([part.place[0] for part in parts])
+        order = np.lexsort((row, -score))
+        if by_target:
+            _, nearest = np.unique(self.store.target[place[order]], return_index=True)
+            order = order[np.sort(nearest)]
+        order = order[:k]
+        return score[None, order], place[None, order]
+
+    def _search_cells(
+        self,
+        asked: kernels.Asked,
+        low: int,
+        high: int,
+        probe: int,
+        by_target: bool,
+        cutoff: float,
+    ) -> None:
+        is_coarse = self.plan.way == "coarse"
+        kernels.search_cells(
+            self.store, asked, low, high, SEEDS, probe, is_coarse, by_target, cutoff
+        )
+
+    def _scan(self, asked: kernels.Asked, by_target: bool) -> None:
+        """Score everything in float32, then everything within its rounding of the best exactly."""
+        store, d = self.store, self.d
+        moved = asked.query[:, :d] - store.mean
+        span = store.reach + np.sqrt((moved**2).sum(axis=1))
+        rough = moved.astype(np.float32) @ self._centred().T
+        if self.metric == "l2":
+            rough += store.bias - 0.5 * (moved**2).sum(axis=1, keepdims=True).astype(np.float32)
+        doubt = (d + 16) * 2.0**-23 * span**2 + 1e-13 * store.shift * span
+        kernels.search_rough(store, asked, rough.astype(np.float32), doubt, by_target)
+
+    def _centred(self) -> NDArray[np.float32]:
+        wide = self.store.vectors[:, : self.d]
+        return wide if self.metric == "cosine" else (wide - self.store.mean).astype(np.float32)
+
+    def _asked(
+        self, queries: NDArray[np.float32], excluded: NDArray[np.int64], k: int
+    ) -> kernels.Asked:
+        g, store = len(queries), self.store
+        wide = np.zeros((g, store.vectors.shape[1]))
+        wide[:, : self.d] = queries
+        groups = max(store.coarse.groups, store.fine.groups)
+        return kernels.Asked(
+            wide,
+            excluded,
+            np.empty((g, self.d)),
+            np.zeros(2 * g * groups, np.int32),
+            groups,
+            np.empty((2, g)),
+            np.empty((2, g)),
+            np.empty((2, g), np.int32),
+            np.empty((g, self.n_cells)),
+            np.empty((g, self.n_cells)),
+            np.empty((g, self.n_cells), np.bool_),
+            np.empty((g, k)),
+            np.empty((g, k), np.int64),
+            np.empty((g, k), np.int64),
+            np.zeros((3, g), np.int64),
+        )
+
+    def _measure(self) -> Plan:
+        """Search for a sample of the vectors and choose the way that costs the fewest groups."""
+        places = np.flatnonzero(self.store.rows >= 0)
+        places = places[:: max(1, len(places) // SAMPLE)][:SAMPLE]
+        queries = self.store.vectors[places, : self.d]
+        asked = self._asked(queries, self.store.target[places], min(5, self.n))
+        cells = self.n_cells
+        kernels.search_cells(self.store, asked, 0, cells, SEEDS, cells, True, False, np.inf)
+        coarse, fine, exact = asked.work.sum(axis=1)
+        passed, scored = fine / max(1, coarse), exact / (len(places) * self.n)
+        both = self.store.coarse.groups + passed * self.store.fine.groups
+        way = "coarse" if both < self.store.fine.groups else "fine"
+        is_hopeless = scored > FLAT_FRACTION and self.n > FLAT_SIZE
+        return Plan("flat" if is_hopeless else way, float(passed), float(scored))
