@@ -144,6 +144,9 @@ def _first_table(raw: bytes) -> tuple[fits.Header, _Table]:
         if place > len(raw):
             raise RefusedError(f"truncated: {len(raw):,} bytes, but {place:,} are announced")
         parts.append((header, start))
+    announced = parts[0][0].get("NEXTEND")
+    if isinstance(announced, int) and len(parts) < announced + 1:
+        raise RefusedError(f"truncated: {len(parts) - 1} extensions of {announced}")
     if len(parts) < 2 or parts[1][0].get("XTENSION") != "BINTABLE":
         raise RefusedError("no light curve: there is no binary table")
     header, start = parts[1]

@@ -153,6 +153,8 @@ def read(
             for item in _segments(path, block, layout, system, row, max_points):
                 yield item
                 row += 1
+        if not row:
+            raise RefusedError("the table has no rows")
     except RefusedError as error:
         yield Reject(str(path), -1, "", str(error))
     except DAMAGED as error:
@@ -420,9 +422,10 @@ def _grouped(table: pa.Table, layout: Layout) -> _Block:
 
 
 def _single(path: Path, opened: _Opened, layout: Layout) -> Iterator[_Block]:
-    table = pa.concat_tables(opened.parts(_long_columns(layout))).combine_chunks()
-    if not table.num_rows:
-        raise RefusedError("the table has no rows")
+    parts = list(opened.parts(_long_columns(layout)))
+    if not sum(part.num_rows for part in parts):
+        return
+    table = pa.concat_tables(parts).combine_chunks()
     points = {role: _whole(table[name]) for role, name in _point_columns(layout).items()}
     facts = table.select(list(dict.fromkeys(layout.facts.values()))).slice(0, 1)
     stem = re.sub(r"(\.[A-Za-z]+){1,2}$", "", path.name)
