@@ -5,12 +5,14 @@ sky, and the real variables of ASAS.
 """
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from astropy.timeseries import LombScargle
 from safetensors.numpy import load, save
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
+from skyvec.photometry import flux_from_magnitude
 from skyvec.prep.codes import BASELINES, FeatureCode, StatisticsCode
 from skyvec.prep.features import package_features, package_names, spectrum_and_statistics
 from skyvec.prep.lightcurves import prepare
@@ -330,3 +332,22 @@ def test_codes_of_several_bands_have_statistics_of_each():
     coded = StatisticsCode.fit(table).transform(table)
     assert coded.vectors.shape == (6, 60) and coded.n_imputed.tolist() == [0, 0, 0, 0, 0, 15]
     assert np.isfinite(coded.vectors).all()
+
+
+@pytest.mark.real
+def test_real_variables_have_neighbours_of_their_class(real_data):
+    rows = pq.read_table(
+        real_data("lightcurves/asas_acvs.parquet"), columns=["time", "value", "label", "n"]
+    )
+    rows = rows.filter(np.asarray(rows["n"]) > 50)
+    rows = rows.take(np.random.default_rng(0).permutation(len(rows))[:180]).to_pylist()
+    curves = []
+    for row in rows:
+        mjd = np.array(row["time"]) - 2_400_000.5
+        order = np.argsort(mjd)
+        curves.append((mjd[order], flux_from_magnitude(np.array(row["value"]))[0][order]))
+    table, label = spectrum_and_statistics(make(*curves)), np.array([row["label"] for row in rows])
+    vectors = StatisticsCode.fit(table[:120]).transform(table).vectors
+    model = KNeighborsClassifier(5, metric="cosine").fit(vectors[:120], label[:120])
+    common = max((label[120:] == name).mean() for name in set(label))
+    assert (model.predict(vectors[120:]) == label[120:]).mean() > common + 0.2
