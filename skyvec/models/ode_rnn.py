@@ -31,7 +31,8 @@ class OdeRnn(nn.Module):
     linear maps with tanh between; weights start as N(0, 0.1). The loss is the mean absolute
     residual of each series, then their mean.
 
-    All of it maps zeros to zeros: a constant curve has the latent 0. Shapes: n series, N points.
+    Every network maps zeros to zeros, so only the mask moves the state of a constant curve: its
+    latent tells its stamps and no more. Shapes: n series, N points.
 
     * ``form="union"`` crosses the gaps between all stamps of a batch, every series each, as
       published. ``form="gap"`` integrates dh/ds = dt f(h), s in [0, 1], over each series' own
