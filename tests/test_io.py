@@ -108,6 +108,7 @@ def test_right_ascension_west_of_the_first_point_is_wrapped():
     ("text", "value", "mjd", "scale"),
     [
         ("MJD (UTC)", 55000.0, 55000.0, "utc"),
+        ("MJD UT1", 55000.0, 55000.0, "utc"),
         ("HJD", 2455000.5, 55000.0, ""),
         ("BTJD", 1325.0, 58324.5, "tdb"),
         ("BTJD = BJD-2457000", 1325.0, 58324.5, "tdb"),
@@ -365,6 +366,18 @@ def test_a_julian_date_named_as_such_in_the_mapping(tmp_path):
     assert segment(tables, path, columns={"bjd": "when"}).mjd.tolist() == [55000, 55001]
     # not said and not named: guessed from the values
     assert segment(tables, path, columns={"time": "when"}).mjd.tolist() == [55000, 55001]
+
+
+def test_a_scale_alone_completes_what_is_guessed(tmp_path):
+    path = write_csv(tmp_path / "a.csv", {"time": [55000.0, 55001.0], "flux": [3.0, 4.0]})
+    got = segment(tables, path, time="UTC")
+    assert got.mjd[0] == Time(55000.0, format="mjd", scale="utc").tdb.mjd
+    assert got.columns["time_ref"] == "MJD UTC"
+    for word in ("MJD", "HJD utc", "JD-2450000 (TAI)", "JD - 2,450,000", "days", "BTJD", ""):
+        tables.check(time=word)
+    for word in ("MJD GPS", "Tuesday", "MJD-"):
+        with pytest.raises(ValueError, match="cannot understand the time"):
+            tables.check(time=word)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skyvec.io.segments import RefusedError
+from skyvec.io.times import SCALES
 from skyvec.schema import FLUX_UNIT_RELATIVE
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -79,6 +80,7 @@ class Layout:
         id: Name of the column that tells objects apart, empty if the file is one object.
         facts: Name of the column of each further role.
         time_ref: How times are written, in words; empty to guess.
+        scale: Scale of the times where the caller named it, else empty.
         is_magnitude: The values are magnitudes.
         flux_unit: Unit of the fluxes; microjansky after magnitudes were turned into fluxes.
         bands: Names of the band codes, empty if they are not given.
@@ -91,6 +93,7 @@ class Layout:
     id: str
     facts: dict[str, str]
     time_ref: str
+    scale: str
     is_magnitude: bool
     flux_unit: str
     bands: tuple[str, ...]
@@ -153,7 +156,7 @@ def find_layout(
         description: What stands beside the table.
         columns: Role: column, from the caller; wins over all else. A role such as ``hjd`` also
             says how times are written.
-        time: How times are written, from the caller.
+        time: How times are written, or only their scale, from the caller.
         values: ``mag`` or ``flux``, with a unit in brackets if wanted, from the caller.
         bands: Names of the band codes, from the caller.
         units: Unit of a column, where the file itself gives it.
@@ -188,6 +191,7 @@ def find_layout(
         raise RefusedError(f"is the column {value!r} magnitude or flux? say so (values = mag)")
     named = tuple(bands) or tuple(str(b) for b in _list(description.get("bands")))
     given_time = next((r for r in (columns or {}) if ROLE_NAMES.get(r.lower()) == "time"), "")
+    scale = time.strip().lower() if time.strip().lower() in SCALES else ""
     return Layout(
         found["time"],
         value,
@@ -199,7 +203,8 @@ def find_layout(
             for role, name in found.items()
             if name and role not in ("time", "flux", "mag", "err", "band", "id")
         },
-        time or given_time or str(description.get("time_ref", "")),
+        ("" if scale else time) or given_time or str(description.get("time_ref", "")),
+        scale,
         is_magnitude,
         "uJy" if is_magnitude else _flux_unit(kind, unit),
         named,

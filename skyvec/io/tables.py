@@ -8,6 +8,7 @@ one object and gives it its name). Parquet and CSV stream; ECSV and VOTable are 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,13 @@ from astropy.time import Time
 
 from skyvec.io.columns import Layout, check_columns, find_layout, read_description
 from skyvec.io.segments import MAX_POINTS, RefusedError, Segment, Value, admit
-from skyvec.io.times import TimeSystem, guess_time_system, parse_time_system, to_mjd_tdb
+from skyvec.io.times import (
+    TimeSystem,
+    check_time,
+    guess_time_system,
+    parse_time_system,
+    to_mjd_tdb,
+)
 from skyvec.photometry import flux_from_magnitude
 from skyvec.schema import Reject
 
@@ -95,13 +102,21 @@ def count_items(path: Path) -> int | None:
         return 1
 
 
-def check(*, columns: Mapping[str, str] | None = None, values: str = "", **others: object) -> None:
+def check(
+    *,
+    columns: Mapping[str, str] | None = None,
+    time: str = "",
+    values: str = "",
+    **others: object,
+) -> None:
     """Make sure that options mean something.
 
     Raises:
-        ValueError: ``columns`` has an unknown role, or ``values`` is neither magnitude nor flux.
+        ValueError: ``columns`` has an unknown role, ``time`` is not understood, or ``values`` is
+            neither magnitude nor flux.
     """
     check_columns(columns or {})
+    check_time(time)
     if values and not re.search("mag|flux", values.lower()):
         raise ValueError(f"values must be mag or flux, optionally flux (UNIT), not {values!r}")
 
@@ -134,7 +149,7 @@ def read(
     Raises:
         ValueError: An option means nothing.
     """
-    check(columns=columns, values=values)
+    check(columns=columns, time=time, values=values)
     row = 0
     try:
         opened = _open(path)
@@ -164,8 +179,13 @@ def read(
 
 def _time_system(layout: Layout, times: np.ndarray) -> TimeSystem:
     if layout.time_ref:
-        return parse_time_system(layout.time_ref)
-    return guess_time_system(layout.time.rsplit(".", 1)[-1], times)
+        system = parse_time_system(layout.time_ref)
+    else:
+        system = guess_time_system(layout.time.rsplit(".", 1)[-1], times)
+    if layout.scale and system.zero is not None:
+        name = f"{system.name.partition(':')[0]} {layout.scale.upper()}"
+        system = replace(system, scale=layout.scale, name=name)
+    return system
 
 
 # --- formats ----------------------------------------------------------------------------------

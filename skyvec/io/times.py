@@ -21,7 +21,7 @@ PLACEHOLDERS = (-99.0, -999.0, -9999.0, -99999.0)
 KNOTS = 4.0
 """[day] TDB - TT moves by up to 1.7 ms over a year; straight lines over 4 d keep it to 2e-6 s."""
 
-SCALES = ("utc", "tai", "tt", "tdb", "tcb", "tcg", "ut1")
+SCALES = ("utc", "tai", "tt", "tdb", "tcb", "tcg")
 MISSION = {"btjd": 2_457_000.0, "bkjd": 2_454_833.0, "rjd": 2_400_000.0}
 
 
@@ -41,6 +41,21 @@ class TimeSystem:
     name: str
 
 
+def check_time(text: str) -> None:
+    """Make sure that a caller's description of times is understood in full.
+
+    Raises:
+        ValueError: It is not; the message says what is.
+    """
+    names = r"(?:b|h|g|bt|bk|r)?jd|(?:b|h)?mjd"
+    form = rf"days|(?:(?:{names})(?:\s*-\s*[0-9.,]+)?)?\s*\(?(?:{'|'.join(SCALES)})?\)?"
+    if not re.fullmatch(form, text.strip().lower()):
+        raise ValueError(
+            f"cannot understand the time {text!r}; say MJD, JD, HJD, BJD, BTJD, BKJD or "
+            f"JD-2450000, then a scale if known ({', '.join(SCALES).upper()}), or days"
+        )
+
+
 def parse_time_system(text: str) -> TimeSystem:
     """Understand a description such as ``HJD``, ``MJD (UTC)``, ``JD-2450000`` or ``BTJD``.
 
@@ -55,8 +70,8 @@ def parse_time_system(text: str) -> TimeSystem:
         return TimeSystem(None, "", f"{text or 'days'}: epoch not given, times kept as they are")
     if not scale and re.search(r"(?<![a-z])(bjd|btjd|bkjd|bmjd)", words):
         scale = "tdb"
-    # no daylight-coordinate system runs on UT1 in practice: 0.9 s apart from UTC at most
-    scale = "utc" if scale == "ut1" else scale
+    if not scale and re.search(r"(?<![a-z])ut1?(?![a-z0-9])", words):
+        scale = "utc"  # within 0.9 s, and no table of the Earth's rotation is needed
     return TimeSystem(zero, scale, text if scale else f"{text}: scale not given, taken as TDB")
 
 
