@@ -159,7 +159,7 @@ def test_bounds_are_bounds():
         index = CertifiedIndex(x, metric=metric, threads=1)
         store = index.store
         queries = unit(x[:20]) if metric == "cosine" else x[:20]
-        asked = index._asked(queries, np.full(20, -1), 3)
+        asked = index.asked(queries, np.full(20, -1), 3)
         cells = index.n_cells
         kernels.search_cells(store, asked, 0, cells, 1, cells, True, False, np.inf)
         cell = np.repeat(np.arange(cells), np.diff(store.first) * kernels.LANES)

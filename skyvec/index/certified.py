@@ -16,8 +16,9 @@ Bounds, for a vector x and a query q after the turn:
 """
 
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,9 +152,19 @@ class CertifiedIndex:
             raise ValueError(f"excluded must have shape ({len(queries)},), not {barred.shape}")
         score, place = self.best(queries, k, barred, n_probe=n_probe, by_target=by_target)
         rows = np.where(place >= 0, self.store.rows[place], -1)
-        if self.metric == "l2":
-            score = np.sqrt(-2 * score)
-        return Neighbours(np.where(place >= 0, score, np.nan).astype(np.float32), rows)
+        value = np.where(place >= 0, self.shown(score), np.nan)
+        return Neighbours(value.astype(np.float32), rows)
+
+    def shown(self, score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores as they are told: similarities themselves, or distances."""
+        return score if self.metric == "cosine" else np.sqrt(np.abs(2 * score))
+
+    def bound_cells(
+        self, room: kernels.Asked, low: int, high: int, by_target: bool, bound: NDArray[np.float64]
+    ) -> None:
+        """Bound the k-th best score of each vector in cells low to high from its own cell."""
+        is_coarse = self.plan.way == "coarse"
+        kernels.bound_cells(self.store, room, low, high, is_coarse, by_target, bound)
 
     def best(
         self,
@@ -176,7 +187,7 @@ class CertifiedIndex:
             return self._best_of_one(queries, k, excluded, by_target)
         starts = range(0, len(queries), TOGETHER)
         work = [
-            self._asked(queries[i : i + TOGETHER], excluded[i : i + TOGETHER], k) for i in starts
+            self.asked(queries[i : i + TOGETHER], excluded[i : i + TOGETHER], k) for i in starts
         ]
 
         def answer(asked: kernels.Asked) -> None:
@@ -188,7 +199,7 @@ class CertifiedIndex:
         if len(work) == 1:
             answer(work[0])
             return work[0].score, work[0].place
-        list(self._pool.map(answer, work))
+        self.share(answer, work)
         if not work:
             return np.empty((0, k)), np.empty((0, k), np.int64)
         return np.concatenate([a.score for a in work]), np.concatenate([a.place for a in work])
@@ -198,17 +209,17 @@ class CertifiedIndex:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Share the cells between the threads, then merge their answers."""
         if self.plan.way == "flat":
-            asked = self._asked(query, excluded, k)
+            asked = self.asked(query, excluded, k)
             self._scan(asked, by_target)
             return asked.score, asked.place
         edges = np.linspace(0, self.n_cells, self.threads + 1).astype(int)
-        parts = [self._asked(query, excluded, k) for _ in edges[1:]]
+        parts = [self.asked(query, excluded, k) for _ in edges[1:]]
 
         def answer(i: int) -> None:
             low, high = int(edges[i]), int(edges[i + 1])
             self._search_cells(parts[i], low, high, high - low, by_target, np.inf)
 
-        list(self._pool.map(answer, range(len(parts))))
+        self.share(answer, range(len(parts)))
         score = np.concatenate([part.score[0] for part in parts])
         row = np.concatenate([part.row[0] for part in parts])
         place = np.concatenate([part.place[0] for part in parts])
@@ -248,9 +259,14 @@ class CertifiedIndex:
         wide = self.store.vectors[:, : self.d]
         return wide if self.metric == "cosine" else (wide - self.store.mean).astype(np.float32)
 
-    def _asked(
+    def share(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+        """Do a piece of work for every item on the threads of this index."""
+        list(self._pool.map(work, items))
+
+    def asked(
         self, queries: NDArray[np.float32], excluded: NDArray[np.int64], k: int
     ) -> kernels.Asked:
+        """Make room for a group of queries: their targets to pass over, their k best."""
         g, store = len(queries), self.store
         wide = np.zeros((g, store.vectors.shape[1]))
         wide[:, : self.d] = queries
@@ -263,7 +279,6 @@ class CertifiedIndex:
             groups,
             np.empty((2, g)),
             np.empty((2, g)),
-            np.empty((2, g), np.int32),
             np.empty((g, self.n_cells)),
             np.empty((g, self.n_cells)),
             np.empty((g, self.n_cells), np.bool_),
@@ -278,7 +293,7 @@ class CertifiedIndex:
         places = np.flatnonzero(self.store.rows >= 0)
         places = places[:: max(1, len(places) // SAMPLE)][:SAMPLE]
         queries = self.store.vectors[places, : self.d]
-        asked = self._asked(queries, self.store.target[places], min(5, self.n))
+        asked = self.asked(queries, self.store.target[places], min(5, self.n))
         cells = self.n_cells
         kernels.search_cells(self.store, asked, 0, cells, SEEDS, cells, True, False, np.inf)
         coarse, fine, exact = asked.work.sum(axis=1)

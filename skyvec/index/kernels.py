@@ -225,7 +225,7 @@ class Store(NamedTuple):
 class Asked(NamedTuple):
     """The queries of one call and what is known of each so far; g queries, k wanted of each.
 
-    The heap keeps the k best, the worst of them first; limits follow from its first score.
+    The heap keeps the k best, the worst of them first.
     """
 
     query: np.ndarray  # (g, w) float64
@@ -235,7 +235,6 @@ class Asked(NamedTuple):
     stride: int
     unit: np.ndarray  # (2, g) score of one step of the integer sum
     base: np.ndarray  # (2, g) highest score at integer sum 0
-    limit: np.ndarray  # (2, g) int32
     upper: np.ndarray  # (g, cells) bound on every score in a cell
     away: np.ndarray  # (g, cells) squared distance from the centre
     waits: np.ndarray  # (g, cells) not yet looked into
@@ -284,55 +283,45 @@ def is_worse(score, row, other_score, other_row):
 
 
 @njit(cache=True, nogil=True)
-def sink(scores, rows, places, i):
-    """Restore the heap below i, where an answer got better."""
-    k = len(scores)
+def sink(scores, rows, places, g, i, k):
+    """Restore the heap of the first k answers below the i-th, which got better."""
     while True:
         child = 2 * i + 1
         if child >= k:
             return
         if child + 1 < k and is_worse(
-            scores[child + 1], rows[child + 1], scores[child], rows[child]
+            scores[g, child + 1], rows[g, child + 1], scores[g, child], rows[g, child]
         ):
             child += 1
-        if is_worse(scores[i], rows[i], scores[child], rows[child]):
+        if is_worse(scores[g, i], rows[g, i], scores[g, child], rows[g, child]):
             return
-        scores[i], scores[child] = scores[child], scores[i]
-        rows[i], rows[child] = rows[child], rows[i]
-        places[i], places[child] = places[child], places[i]
+        scores[g, i], scores[g, child] = scores[g, child], scores[g, i]
+        rows[g, i], rows[g, child] = rows[g, child], rows[g, i]
+        places[g, i], places[g, child] = places[g, child], places[g, i]
         i = child
 
 
 @njit(cache=True, nogil=True)
-def set_limits(store, asked, g):
-    """Turn the k-th best score so far into limits on the integer sums."""
-    score = asked.score[g, 0]
-    for stage in range(2):
-        low = np.int32(LOWEST)
-        if score > -np.inf:
-            wanted = np.floor((score - asked.base[stage, g]) / asked.unit[stage, g]) - 2.0
-            low = np.int32(min(max(wanted, -2147483000.0), 2147483000.0))
-        asked.limit[stage, g] = low
-
-
-@njit(cache=True, nogil=True)
-def offer(store, asked, g, place, score, by_target):
-    """Take an answer in if it is among the k best; each target once where asked for."""
-    scores, rows, places = asked.score[g], asked.row[g], asked.place[g]
-    row = store.rows[place]
-    if not is_worse(scores[0], rows[0], score, row):
-        return
-    at = 0
+def offer(scores, rows, places, g, target, place, row, score, by_target):
+    """Take in an answer that is better than the worst; each target once where asked for."""
+    k, at = scores.shape[1], 0
     if by_target:
-        for i in range(len(scores)):
-            if places[i] >= 0 and store.target[places[i]] == store.target[place]:
-                if not is_worse(scores[i], rows[i], score, row):
+        for i in range(k):
+            if places[g, i] >= 0 and target[places[g, i]] == target[place]:
+                if not is_worse(scores[g, i], rows[g, i], score, row):
                     return
                 at = i
                 break
-    scores[at], rows[at], places[at] = score, row, place
-    sink(scores, rows, places, at)
-    set_limits(store, asked, g)
+    scores[g, at], rows[g, at], places[g, at] = score, row, place
+    sink(scores, rows, places, g, at, k)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def limit_for(score, base, unit):
+    """The integer sum that cannot be exceeded by a vector whose score is below this one."""
+    if score == -np.inf:
+        return np.int32(LOWEST)
+    return np.int32(min(max(np.floor((score - base) / unit) - 2.0, -2147483000.0), 2147483000.0))
 
 
 @njit(cache=True, nogil=True)
@@ -345,9 +334,12 @@ def scan_cells(store, asked, g, low, high, use_coarse, by_target, cutoff):
     weights, excluded, first = asked.weights, asked.excluded[g], store.first
     waits, upper, work = asked.waits, asked.upper, asked.work
     at_0, at_1 = g * asked.stride, (len(query) + g) * asked.stride
-    per_0, per_1 = np.float32(1.0 / asked.unit[0, g]), np.float32(1.0 / asked.unit[1, g])
-    limit_0, limit_1 = asked.limit[0, g], asked.limit[1, g]
-    worst, worst_row = asked.score[g, 0], asked.row[g, 0]
+    scores, best_rows, places = asked.score, asked.row, asked.place
+    base_0, base_1 = asked.base[0, g], asked.base[1, g]
+    unit_0, unit_1 = asked.unit[0, g], asked.unit[1, g]
+    worst, worst_row = scores[g, 0], best_rows[g, 0]
+    limit_0, limit_1 = limit_for(worst, base_0, unit_0), limit_for(worst, base_1, unit_1)
+    per_0, per_1 = np.float32(1.0 / unit_0), np.float32(1.0 / unit_1)
     n_coarsely = n_finely = n_scored = 0
     for cell in range(low, high):
         if not waits[g, cell] or upper[g, cell] < worst:
@@ -374,9 +366,12 @@ def scan_cells(store, asked, g, low, high, use_coarse, by_target, cutoff):
                 n_scored += 1
                 score = exact_score(vectors, place, query, g, is_distance)
                 if is_worse(worst, worst_row, score, rows[place]):
-                    offer(store, asked, g, place, score, by_target)
-                    limit_0, limit_1 = asked.limit[0, g], asked.limit[1, g]
-                    worst, worst_row = asked.score[g, 0], asked.row[g, 0]
+                    offer(
+                        scores, best_rows, places, g, target, place, rows[place], score, by_target
+                    )
+                    worst, worst_row = scores[g, 0], best_rows[g, 0]
+                    limit_0 = limit_for(worst, base_0, unit_0)
+                    limit_1 = limit_for(worst, base_1, unit_1)
     work[0, g] += n_coarsely
     work[1, g] += n_finely
     work[2, g] += n_scored
@@ -414,9 +409,9 @@ def weigh(store, asked, g, stage, codes, values, norm, slack):
 
 
 @njit(cache=True, nogil=True)
-def prepare(store, asked, g):
-    """Turn a query, weigh it for both stages, and bound its score in every cell."""
-    d, n_cells = store.centre.shape
+def prepare(store, asked, g, low, high):
+    """Turn a query, weigh it for both stages, and bound its score in the cells low to high."""
+    d = len(store.centre)
     is_distance = len(store.bias) > 0
     turned = asked.turned[g]
     turned[:] = 0.0
@@ -440,13 +435,13 @@ def prepare(store, asked, g):
     weigh(store, asked, g, 0, store.coarse, head, norm, slack)
     weigh(store, asked, g, 1, store.fine, turned, norm, slack)
     away, upper = asked.away[g], asked.upper[g]
-    away[:] = 0.0
+    away[low:high] = 0.0
     for j in range(d):
         value = turned[j]
         centres = store.centre[j]
-        for cell in range(n_cells):
+        for cell in range(low, high):
             away[cell] += (centres[cell] - value) ** 2
-    for cell in range(n_cells):
+    for cell in range(low, high):
         near = max(0.0, np.sqrt(away[cell]) - store.radius[cell])
         score = -0.5 * near * near
         if not is_distance:
@@ -455,18 +450,17 @@ def prepare(store, asked, g):
     asked.score[g] = -np.inf
     asked.row[g] = NOBODY
     asked.place[g] = -1
-    set_limits(store, asked, g)
 
 
 @njit(cache=True, nogil=True)
 def sort_best_first(asked, g):
     """Unfold a heap: its worst goes last, again and again."""
-    scores, rows, places = asked.score[g], asked.row[g], asked.place[g]
-    for last in range(len(scores) - 1, 0, -1):
-        scores[0], scores[last] = scores[last], scores[0]
-        rows[0], rows[last] = rows[last], rows[0]
-        places[0], places[last] = places[last], places[0]
-        sink(scores[:last], rows[:last], places[:last], 0)
+    scores, rows, places = asked.score, asked.row, asked.place
+    for last in range(scores.shape[1] - 1, 0, -1):
+        scores[g, 0], scores[g, last] = scores[g, last], scores[g, 0]
+        rows[g, 0], rows[g, last] = rows[g, last], rows[g, 0]
+        places[g, 0], places[g, last] = places[g, last], places[g, 0]
+        sink(scores, rows, places, g, 0, last)
 
 
 @njit(cache=True, nogil=True)
@@ -483,7 +477,7 @@ def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target,
     n_queries = len(asked.query)
     waits, distance = asked.waits, asked.away
     for g in range(n_queries):
-        prepare(store, asked, g)
+        prepare(store, asked, g, low, high)
         farthest = np.inf
         if n_probe < high - low:
             farthest = np.partition(distance[g, low:high], n_probe - 1)[n_probe - 1]
@@ -511,16 +505,50 @@ def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target,
 def search_rough(store, asked, rough, doubt, by_target):
     """Answer a group from rough scores of everything, each off by no more than ``doubt[g]``."""
     is_distance = len(store.bias) > 0
-    for g in range(len(asked.query)):
-        prepare(store, asked, g)
+    vectors, target, query = store.vectors, store.target, asked.query
+    scores, rows = asked.score, asked.row
+    for g in range(len(query)):
+        prepare(store, asked, g, 0, 0)
         for place in range(len(store.rows)):
             if rough[g, place] + doubt[g] < asked.score[g, 0]:
                 continue
             if store.rows[place] < 0 or store.target[place] == asked.excluded[g]:
                 continue
-            score = exact_score(store.vectors, place, asked.query, g, is_distance)
-            offer(store, asked, g, place, score, by_target)
+            score = exact_score(vectors, place, query, g, is_distance)
+            if is_worse(scores[g, 0], rows[g, 0], score, store.rows[place]):
+                offer(
+                    scores,
+                    rows,
+                    asked.place,
+                    g,
+                    target,
+                    place,
+                    store.rows[place],
+                    score,
+                    by_target,
+                )
         sort_best_first(asked, g)
+
+
+@njit(cache=True, nogil=True)
+def bound_cells(store, asked, low, high, use_coarse, by_target, bound):
+    """A lower bound on the k-th best score of each vector in cells low to high: its own cell's.
+
+    Args:
+        asked: Room for one query.
+        bound: Filled at each vector's place; -inf where its cell holds too few others.
+    """
+    for cell in range(low, high):
+        for place in range(store.first[cell] * LANES, store.first[cell + 1] * LANES):
+            if store.rows[place] < 0:
+                continue
+            for i in range(asked.query.shape[1]):
+                asked.query[0, i] = store.vectors[place, i]
+            asked.excluded[0] = store.target[place]
+            prepare(store, asked, 0, cell, cell + 1)
+            asked.waits[0, cell] = True
+            scan_cells(store, asked, 0, cell, cell + 1, use_coarse, by_target, np.inf)
+            bound[place] = asked.score[0, 0]
 
 
 @njit(cache=True, nogil=True)

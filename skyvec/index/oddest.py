@@ -1,0 +1,164 @@
+"""The oddest objects, exactly, without comparing all with all.
+
+An object's score is the similarity to its k-th nearest other target; the oddest have the lowest.
+Any k neighbours from other targets, however found, bound the score from below. So every object is
+bounded from the few hundred vectors of its own cell; those whose bound is low enough to enter the
+answer get a tighter bound from more cells; and the last are searched exactly, in the order of
+their bounds, until the next bound cannot enter. What was left out is thereby proved ordinary.
+
+References:
+    Bay & Schwabacher, 2003, KDD, 29 (a cutoff that rises while ordinary objects are left early).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyvec.index.certified import CertifiedIndex
+
+PROBES = (4, 32)
+"""Cells looked into by the stages between the own cell and all cells."""
+
+BATCH = 256
+"""Objects searched exactly between two looks at the cutoff."""
+
+
+class Proof(NamedTuple):
+    """Why nothing else can be among the oddest.
+
+    Args:
+        n_bounded: Objects bounded in each stage (own cell, then each of ``PROBES``), in order.
+        n_verified: Objects searched exactly.
+        cutoff: Score of the last of the answer (similarity, or distance for ``l2``).
+        next_bound: Bound of the first object that was not verified: its similarity to its k-th
+            other target is at least this (its distance at most this); NaN where all were.
+    """
+
+    n_bounded: tuple[int, ...]
+    n_verified: int
+    cutoff: float
+    next_bound: float
+
+
+class Oddest(NamedTuple):
+    """The n oddest objects, oddest first; equals rank by row.
+
+    Args:
+        rows: Shape (n,).
+        similarity: To the k-th nearest other target, ascending (distances, descending, for
+            ``l2``), float32, shape (n,).
+        proof: How it is known that these are they.
+    """
+
+    rows: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+    proof: Proof
+
+
+def oddest(index: CertifiedIndex, *, n: int = 20, k: int = 1) -> Oddest:
+    """Find the vectors with the lowest similarity to their k-th nearest other target.
+
+    Each other target counts once, by its nearest vector; vectors of the same target not at all.
+
+    Args:
+        index: Made with the targets of its vectors.
+        n: How many, > 0; fewer where there are fewer vectors.
+        k: Which neighbour, > 0.
+
+    Raises:
+        ValueError: n or k below 1, or not more than k targets.
+    """
+    n_targets = len(np.unique(index.store.target[index.store.rows >= 0]))
+    if n < 1 or k < 1:
+        raise ValueError(f"n and k must be at least 1, not {n} and {k}")
+    if n_targets <= k:
+        raise ValueError(f"k={k} needs more than {k} targets, but there are {n_targets}")
+    search = _Search(index, min(n, index.n), k)
+    waiting = search.bound_all()
+    counts = [len(waiting)]
+    search.verify(waiting[:BATCH])
+    waiting = waiting[BATCH:]
+    for probe in PROBES:
+        waiting = waiting[search.bound[waiting] <= search.cutoff]
+        if probe >= index.n_cells:
+            break
+        counts.append(len(waiting))
+        waiting = search.tighten(waiting, probe)
+    while len(waiting) and search.bound[waiting[0]] <= search.cutoff:
+        search.verify(waiting[:BATCH])
+        waiting = waiting[BATCH:]
+    return search.answer(tuple(counts))
+
+
+class _Search:
+    """Bounds, verified scores and the cutoff of one call; places, not rows."""
+
+    def __init__(self, index: CertifiedIndex, n: int, k: int) -> None:
+        self.index, self.n, self.k = index, n, k
+        places = np.flatnonzero(index.store.rows >= 0)
+        self.places = places
+        self.bound = np.full(len(index.store.rows), -np.inf)
+        self.is_verified = np.zeros(len(index.store.rows), np.bool_)
+        self.cutoff = np.inf
+        codes = index.store.target[places]
+        self.by_target = len(np.unique(codes)) < len(codes)
+
+    def bound_all(self) -> NDArray[np.int64]:
+        """Bound every vector from its own cell; all places by ascending bound."""
+        index = self.index
+        edges = np.linspace(0, index.n_cells, 4 * index.threads + 1).astype(int)
+
+        def work(i: int) -> None:
+            room = index.asked(np.zeros((1, index.d), np.float32), np.zeros(1, np.int64), self.k)
+            index.bound_cells(room, int(edges[i]), int(edges[i + 1]), self.by_target, self.bound)
+
+        index.share(work, range(len(edges) - 1))
+        return self._ascending(self.places)
+
+    def tighten(self, places: NDArray[np.int64], probe: int) -> NDArray[np.int64]:
+        """Raise the bounds by looking into more cells; those that may still enter, ascending."""
+        ordered = np.sort(places)  # neighbours in the store read the same cells
+        score, _ = self._best(ordered, probe)
+        self.bound[ordered] = np.maximum(self.bound[ordered], score)
+        return self._ascending(ordered[self.bound[ordered] <= self.cutoff])
+
+    def verify(self, places: NDArray[np.int64]) -> None:
+        """Search exactly, leaving what is seen to be ordinary, and lower the cutoff."""
+        if not len(places):
+            return
+        score, _ = self._best(places, None)
+        self.bound[places] = score
+        self.is_verified[places] = True
+        done = self.bound[self.is_verified]
+        if len(done) >= self.n:
+            self.cutoff = float(np.partition(done, self.n - 1)[self.n - 1])
+
+    def answer(self, counts: tuple[int, ...]) -> Oddest:
+        """The n lowest of the verified, and the proof."""
+        store = self.index.store
+        places = np.flatnonzero(self.is_verified)
+        order = np.lexsort((store.rows[places], self.bound[places]))[: self.n]
+        places = places[order]
+        left = self.bound[self.places[~self.is_verified[self.places]]]
+        shown = self.index.shown(np.array([self.cutoff, left.min() if len(left) else np.nan]))
+        proof = Proof(counts, int(self.is_verified.sum()), float(shown[0]), float(shown[1]))
+        similarity = self.index.shown(self.bound[places])
+        return Oddest(store.rows[places], similarity.astype(np.float32), proof)
+
+    def _ascending(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places[np.argsort(self.bound[places], kind="stable")]
+
+    def _best(
+        self, places: NDArray[np.int64], probe: int | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        store = self.index.store
+        score, place = self.index.best(
+            store.vectors[places, : self.index.d],
+            self.k,
+            store.target[places],
+            n_probe=probe,
+            by_target=self.by_target,
+            cutoff=self.cutoff,
+        )
+        return score[:, -1], place[:, -1]
