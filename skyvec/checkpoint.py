@@ -1,10 +1,10 @@
 """Recipes, and trained models as folders.
 
 A folder is ``recipe.toml``, ``weights.safetensors`` and ``scores.json``. A recipe is a TOML of
-three small tables whose keys are exactly keyword arguments: ``[data]`` those of
-:func:`skyvec.batches.training_set`, ``[model]`` the model's ``name`` and those of its class,
-``[train]`` those of :class:`Training`. There is no other configuration. A checkpoint stores the
-recipe with every value written out, so that a later change of a default changes no model.
+three small tables whose keys are exactly keyword arguments: ``[data]`` those of :class:`Data`,
+``[model]`` the model's ``name`` and those of its class, ``[train]`` those of :class:`Training`.
+There is no other configuration. A checkpoint stores the recipe with every value written out, so
+that a later change of a default changes no model.
 """
 
 import difflib
@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skyvec import __version__
-from skyvec.batches import training_set
 from skyvec.models import MODELS
+from skyvec.prep.codes import BASELINES
 from skyvec.store import write_atomic, write_json, write_text
 
 RECIPE, WEIGHTS, SCORES = "recipe.toml", "weights.safetensors", "scores.json"
@@ -41,6 +41,34 @@ class RecipeError(ValueError):
 
 class CheckpointError(ValueError):
     """A model's folder is missing, unfinished, damaged or foreign."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What to train on: the ``[data]`` table of a recipe, argument for argument that of
+    :func:`skyvec.batches.training_set` (a test compares them).
+
+    Args:
+        curves: How many curves to choose, all splits together.
+        seed: Of the choice and of the split.
+        min_points: Fewest points of a curve after preparation.
+        max_points: Longer curves are thinned evenly to this many points; encoding thins nothing.
+        bands: Names of the bands to use; none for all of the survey's.
+        round_days: Grid of the rounding of times [day], 0 for none.
+        normalise: ``std`` or ``mad``.
+        valid: Fraction of the objects for choosing between weights.
+        test: Fraction of the objects that never train.
+    """
+
+    curves: int = 20_000
+    seed: int = 0
+    min_points: int = 8
+    max_points: int = 4_000
+    bands: Sequence[str] = ()
+    round_days: float = 0.01
+    normalise: str = "std"
+    valid: float = 0.1
+    test: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +180,7 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
             f"There are {', '.join(MODELS)}"
         )
     known = {
-        "data": _keywords(training_set),
+        "data": _keywords(Data),
         "model": _keywords(MODELS[model]),
         "train": _keywords(Training),
     }
@@ -187,7 +215,7 @@ def complete(content: Mapping[str, Any], survey_bands: Sequence[str]) -> Recipe:
             f"({', '.join(bands)}); leave it out, it is filled in"
         )
     return {
-        "data": {**_defaults(training_set), **data, "bands": bands},
+        "data": {**_defaults(Data), **data, "bands": bands},
         "model": {
             "name": model["name"],
             **_defaults(MODELS[model["name"]]),
@@ -241,7 +269,7 @@ def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
     return {
         name: hints.get(name, Any)
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name != "survey"
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
 
 
@@ -312,7 +340,7 @@ class Checkpoint:
 
     Args:
         name: Name of its folder.
-        model: The network, in evaluation mode.
+        model: The network, in evaluation mode; or the fitted code of a baseline.
         recipe: The completed recipe it was made by.
         scores: Losses by split, history, and how it was made.
         hash: SHA-256 over weights and recipe, in hexadecimal.
@@ -374,6 +402,9 @@ def load(folder: Path) -> Checkpoint:
             which, and what to do.
     """
     recipe, weights, scores = load_arrays(folder)
+    if baseline := BASELINES.get(recipe["model"]["name"]):
+        code = baseline.code.from_arrays({key: array.numpy() for key, array in weights.items()})
+        return Checkpoint(folder.name, code, recipe, scores, scores["hash"])
     try:
         model = build(check_recipe(recipe))
         model.load_state_dict(weights)

@@ -1,8 +1,9 @@
 """Objects in, latents out: streaming, in bounded memory, resumable shard by shard.
 
 The vector of a curve depends on nothing but the curve and the checkpoint: not on the batch, the
-chunk or the shard it came in. A curve without a point in the model's bands gets the zero vector, a
-constant curve whatever the model makes of zeros. A vector of zeros has no cosine to any other.
+chunk or the shard it came in (to the tolerance of its solver, where that is adaptive). A curve
+without a point in the model's bands gets the zero vector, a constant curve whatever the model
+makes of zeros. A vector of zeros has no cosine to any other.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,19 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skyvec.batches import choose_bands, length_buckets, ragged
-from skyvec.checkpoint import Checkpoint, load
+from skyvec.batches import choose_bands, hash_uniform, length_buckets, ragged, split
+from skyvec.checkpoint import Checkpoint, Recipe, is_finished, load, save
 from skyvec.nn.ragged import Ragged
+from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import Prepared, prepare
 from skyvec.schema import Catalog, Latents, LightCurves
 from skyvec.store import (
     StoreError,
     clean,
+    iterate_objects,
     latents_folder,
     model_folder,
     object_shards,
+    read_catalog,
     read_manifest,
     read_objects,
+    survey_bands,
     write_latents,
 )
 
@@ -90,7 +95,7 @@ def encode(
     done = encoded = 0
     with _threads(threads):
         for shard in shards:
-            if finished.get(shard["file"]) == shard["sha256"]:
+            if not shard["rows"] or finished.get(shard["file"]) == shard["sha256"]:
                 done += shard["rows"]
                 continue
             catalog, curves = read_objects(survey, shard["file"])
@@ -110,6 +115,78 @@ def encode(
     return encoded
 
 
+def encode_baseline(
+    survey: Path,
+    name: str,
+    *,
+    curves: int = 5_000,
+    min_points: int = 8,
+    seed: int = 0,
+    valid: float = 0.1,
+    test: float = 0.1,
+    progress: Callable[[int, int], object] | None = None,
+) -> int:
+    """Encode a survey by hand-crafted numbers, to compare every model with.
+
+    The first time, the code is fitted on the train split and stored like a model.
+
+    Args:
+        survey: The survey's folder.
+        name: ``statistics`` (PCA of the log power spectrum and simple statistics) or ``features``
+            (the light-curve package); also the name of the latents.
+        curves: How many curves of the train split to fit on, chosen by the hash of their ids.
+        min_points: Fewest points of those.
+        seed: Of the choice and of the split.
+        valid: Fraction of the objects in the validation split; they are not fitted on.
+        test: Fraction of the objects in the test split; they are not fitted on.
+        progress: Called with the segments done and all segments after every chunk.
+
+    Returns:
+        How many segments were encoded now.
+
+    Raises:
+        ValueError: No such baseline, or too few curves to fit it on.
+        ModuleNotFoundError: ``features`` needs the light-curve package.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"no baseline {name!r}; choose from {', '.join(BASELINES)}")
+    folder = model_folder(survey, name)
+    if not is_finished(folder):
+        catalog = read_catalog(survey)
+        parts = split(catalog.target, seed=seed, valid=valid, test=test)
+        key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
+        train = np.flatnonzero(parts == "train")
+        chosen = catalog.id[train[np.argsort(key[train], kind="stable")[:curves]]]
+        bands = survey_bands(survey)
+        tables = [
+            BASELINES[name].measure(choose_bands(light.take(rows), bands))
+            for _, _, light in iterate_objects(survey)
+            if len(
+                rows := np.flatnonzero(np.isin(light.id, chosen) & (light.lengths >= min_points))
+            )
+        ]
+        if sum(map(len, tables)) < 2:
+            raise ValueError(
+                f"fewer than 2 curves of the train split of {survey} have {min_points} points; "
+                "ingest more, or lower min_points"
+            )
+        code = BASELINES[name].code.fit(np.concatenate(tables))
+        recipe: Recipe = {
+            "data": {
+                "curves": curves,
+                "min_points": min_points,
+                "seed": seed,
+                "valid": valid,
+                "test": test,
+                "bands": list(bands),
+            },
+            "model": {"name": name},
+        }
+        arrays = {key: torch.from_numpy(array) for key, array in code.arrays().items()}
+        save(folder, recipe, arrays, {"curves": {"train": sum(map(len, tables))}})
+    return encode(survey, name, progress=progress)
+
+
 def encode_curves(
     checkpoint: Checkpoint, curves: LightCurves
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -122,8 +199,14 @@ def encode_curves(
     Returns:
         Vectors of shape (n, d), and the mean absolute difference between each curve and its
         reconstruction at up to 64 of its points, in units of the curve's own scatter, shape (n,):
-        0 = reproduced exactly, about 0.8 = no better than the mean; NaN without points.
+        0 = reproduced exactly, about 0.8 = no better than the mean; NaN without points, and for
+        baselines, which do not reconstruct.
     """
+    if baseline := BASELINES.get(checkpoint.recipe["model"]["name"]):
+        chosen = choose_bands(curves, checkpoint.recipe["data"]["bands"])
+        coded = checkpoint.model.transform(baseline.measure(chosen)).vectors
+        coded[chosen.lengths == 0] = 0
+        return coded, np.full(len(curves), np.nan, np.float32)
     prepared = _prepare(checkpoint, curves)
     vectors = np.zeros((len(curves), checkpoint.model.latent), np.float32)
     errors = np.full(len(curves), np.nan, np.float32)
@@ -145,7 +228,12 @@ def reconstruct(checkpoint: Checkpoint, curves: LightCurves) -> Reconstruction:
 
     Returns:
         The decoded light at every point, normalised and in flux.
+
+    Raises:
+        ValueError: The model is a baseline, which cannot decode.
     """
+    if checkpoint.recipe["model"]["name"] in BASELINES:
+        raise ValueError(f"{checkpoint.name!r} is a baseline and cannot decode; choose a model")
     prepared = _prepare(checkpoint, curves)
     known = _known_bands(checkpoint, curves)
     chosen = choose_bands(curves, checkpoint.recipe["data"]["bands"])
@@ -226,11 +314,10 @@ def _latents(
     vectors: list[NDArray[np.float32]],
     errors: list[NDArray[np.float32]],
 ) -> Latents:
-    width = checkpoint.model.latent
     return Latents(
         catalog.id,
         catalog.target,
-        np.concatenate([np.zeros((0, width), np.float32), *vectors]),
+        np.concatenate(vectors),
         checkpoint.name,
         checkpoint.hash,
         catalog.ra,

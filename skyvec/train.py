@@ -36,6 +36,7 @@ from skyvec.checkpoint import (
     save,
 )
 from skyvec.nn.ragged import Ragged
+from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import Prepared
 from skyvec.store import clean, model_folder, object_shards, survey_bands, write_atomic
 
@@ -120,9 +121,12 @@ def train(
 
     Raises:
         RecipeError: The recipe is not understood.
-        CheckpointError: The name is taken by a model of another recipe or of other data.
+        CheckpointError: The name is taken by a model of another recipe or of other data, or
+            reserved for a baseline.
         TrainingError: The loss is not finite, or a split is empty.
     """
+    if name in BASELINES:
+        raise CheckpointError(f"{name!r} is the name of a baseline; train under another name")
     folder = model_folder(survey, name)
     data_hash = _data_hash(survey)
     full = complete(recipe, survey_bands(survey))

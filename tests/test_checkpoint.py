@@ -1,11 +1,12 @@
 """Contract: a recipe is understood whole or refused; a folder loads as saved or says why not."""
 
+import inspect
 import tomllib
 
 import pytest
 import torch
 
-from skyvec import checkpoint
+from skyvec import batches, checkpoint
 from skyvec.checkpoint import CheckpointError, RecipeError
 
 RECIPES = sorted((checkpoint.Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -80,6 +81,15 @@ def test_a_completed_recipe_names_every_value_and_the_bands():
     ]
     with pytest.raises(RecipeError, match=r"\[model\] bands = 3, but the data have 2 \(g, r\)"):
         checkpoint.complete({"model": {"name": "gridconv", "bands": 3}}, ("g", "r"))
+
+
+def test_the_data_table_is_the_arguments_of_training_set():
+    wanted = dict(inspect.signature(batches.training_set).parameters)
+    del wanted["survey"]
+    ours = inspect.signature(checkpoint.Data).parameters
+    assert [(p.name, p.default, p.annotation) for p in ours.values()] == [
+        (p.name, p.default, p.annotation) for p in wanted.values()
+    ]
 
 
 def test_toml_comes_back_as_it_was_written():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_surveys import add, light
 
-from skyvec import checkpoint, encode, store
+from skyvec import batches, checkpoint, encode, store
 from skyvec.schema import LightCurves
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,3 +135,51 @@ def test_points_in_bands_the_model_does_not_know_are_left_out(model):
     np.testing.assert_array_equal(encode.encode_curves(model, without)[0], vectors)
     with pytest.raises(ValueError, match="the curves have the bands u, but g, r is wanted"):
         encode.encode_curves(model, light(["a"], [9], bands=("u",)))
+
+
+@pytest.mark.parametrize("name", ["statistics", "features"])
+def test_a_baseline_is_fitted_once_and_stored_like_a_model(survey, name):
+    if name == "features":
+        pytest.importorskip("light_curve")
+    assert encode.encode_baseline(survey, name) == 50
+    latents = store.read_latents(survey, name)
+    assert latents.vectors[30:].any(axis=1).all() and np.isnan(latents.error).all()
+    fitted = checkpoint.load(store.model_folder(survey, name))
+    assert fitted.hash == latents.model_hash
+    add(survey, ["c0", "c1"], [30, 40], seed=3)
+    assert encode.encode_baseline(survey, name) == 2
+    assert checkpoint.load(store.model_folder(survey, name)).hash == fitted.hash
+    _, curves = store.read_objects(survey, "part-00001.parquet")
+    np.testing.assert_allclose(
+        encode.encode_curves(fitted, curves)[0], latents.vectors[30:], atol=1e-5
+    )
+    with pytest.raises(ValueError, match="is a baseline and cannot decode"):
+        encode.reconstruct(fitted, curves)
+
+
+def test_a_baseline_is_fitted_on_the_train_split_alone(survey, tmp_path):
+    encode.encode_baseline(survey, "statistics")
+    parts = batches.split(store.read_catalog(survey).target)
+    other = tmp_path / "other"
+    for file, (catalog, curves) in enumerate(
+        store.read_objects(survey, shard["file"]) for shard in store.object_shards(survey)
+    ):
+        rows = np.flatnonzero(parts[30 * file :][: len(catalog)] == "train")
+        store.create_survey(other)
+        store.append_objects(
+            other, catalog.take(rows), curves.take(rows), np.full(len(rows), "here")
+        )
+    encode.encode_baseline(other, "statistics")
+    ours, theirs = (
+        (store.model_folder(sky, "statistics") / checkpoint.WEIGHTS).read_bytes()
+        for sky in (survey, other)
+    )
+    assert ours == theirs
+
+
+def test_an_unknown_baseline_or_too_little_to_fit_is_an_error(survey, tmp_path):
+    with pytest.raises(ValueError, match="no baseline 'pca'; choose from statistics, features"):
+        encode.encode_baseline(survey, "pca")
+    add(tmp_path / "two", ["a", "b"], [4, 5])
+    with pytest.raises(ValueError, match="fewer than 2 curves of the train split"):
+        encode.encode_baseline(tmp_path / "two", "statistics")

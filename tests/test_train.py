@@ -125,6 +125,11 @@ def test_a_loss_that_is_not_finite_names_the_step(survey):
     assert not checkpoint.is_finished(store.model_folder(survey, "m"))
 
 
+def test_the_name_of_a_baseline_is_taken(survey):
+    with pytest.raises(CheckpointError, match="'features' is the name of a baseline"):
+        train.train(survey, recipe(), "features")
+
+
 def test_an_empty_split_is_refused(survey):
     data = {"min_points": 5, "valid": 0.0}
     with pytest.raises(train.TrainingError, match="fell to the valid split"):
