@@ -350,8 +350,8 @@ class _Shard:
         row = self._next_row.get(source, 0)
         self._next_row[source] = row + 1
         if isinstance(item, Segment) and item.id in self._ids:
-            reason = f"duplicate: the id {item.id!r} is in the survey already"
-            item = Reject(source, row, item.id, reason)
+            # the same words for all, so that they can be counted; the id has its own column
+            item = Reject(source, row, item.id, "duplicate: the id is in the survey already")
         if isinstance(item, Segment):
             if self._segments and self._segments[0].flux_unit != item.flux_unit:
                 self.flush()

@@ -13,7 +13,7 @@ from astropy.table import Table
 from astropy.time import Time
 from foreign_files import described_set, kepler_file, row, tess_file, write_fits
 
-from skyvec.io import READERS, fits_lightcurves, tables
+from skyvec.io import READERS, fits_lightcurves, formats, tables
 from skyvec.io.columns import check_columns
 from skyvec.io.segments import RefusedError, Segment, admit
 from skyvec.io.times import parse_time_system, to_mjd_tdb
@@ -74,9 +74,9 @@ def test_errors_without_a_positive_one_are_unknown(error):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"mjd": []}, "no usable point among 0"),
-        ({"mjd": [55000, 55001], "flux": [np.nan, np.nan]}, "no usable point among 2"),
-        ({"mjd": [55000, 55001], "flux": [1, 1e39]}, "single usable point among 2"),
+        ({"mjd": []}, "no usable point"),
+        ({"mjd": [55000, 55001], "flux": [np.nan, np.nan]}, "no usable point"),
+        ({"mjd": [55000, 55001], "flux": [1, 1e39]}, "single usable point"),
         ({"mjd": [2455000.5, 2455001.5]}, "Julian dates"),
         ({"mjd": [55000, 2455001.5]}, "mixed time systems"),
         ({"mjd": [1325.0, 58800.0]}, "mixed time systems"),
@@ -248,8 +248,8 @@ def test_damaged_fits_files_are_refused_with_a_reason(tmp_path):
 def test_flagged_or_empty_tess_curves_are_refused(tmp_path):
     tess_file(tmp_path / "a_lc.fits", QUALITY=np.full(40, 4, np.int32))
     tess_file(tmp_path / "b_lc.fits", PDCSAP_FLUX=np.full(40, np.nan, np.float32))
-    assert "no usable point among 0" in reason(fits_lightcurves, tmp_path / "a_lc.fits")
-    assert "no usable point among 40" in reason(fits_lightcurves, tmp_path / "b_lc.fits")
+    assert "no usable point" in reason(fits_lightcurves, tmp_path / "a_lc.fits")
+    assert "no usable point" in reason(fits_lightcurves, tmp_path / "b_lc.fits")
 
 
 @pytest.mark.real
@@ -327,7 +327,8 @@ def test_long_tables_in_every_format(tmp_path, form, is_sorted, monkeypatch):
 
 
 def test_long_tables_are_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "BATCH_POINTS", 6)
+    for module in (tables, formats):
+        monkeypatch.setattr(module, "BATCH_POINTS", 6)
     path = write_form(tmp_path, "parquet", long_table())
     assert [(item.id, len(item.mjd)) for item in tables.read(path)] == [
         *(("007", 4), ("12345678901234567890", 4), ("9", 4)),

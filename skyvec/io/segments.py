@@ -103,9 +103,9 @@ def admit(
     )
     n, n_usable = len(mjd), int(np.count_nonzero(usable))
     if n_usable == 0:
-        raise RefusedError(f"no usable point among {n}: times or fluxes are not finite")
+        raise RefusedError("no usable point: times, fluxes or errors are missing or not finite")
     if n_usable == 1:
-        raise RefusedError(f"a single usable point among {n}; at least 2 are needed")
+        raise RefusedError("a single usable point; at least 2 are needed")
     if n_usable > max_points:
         raise RefusedError(
             f"{n_usable:,} points, more than max_points = {max_points:,}; "

@@ -5,9 +5,8 @@ Three forms are told apart by the columns: *nested* (times are lists: one row an
 one object and gives it its name). Parquet and CSV stream; ECSV and VOTable are read whole.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +15,23 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from astropy.io.registry import IORegistryError
-from astropy.table import Table
-from astropy.time import Time
 
 from skyvec.io.columns import Layout, check_columns, find_layout, read_description
-from skyvec.io.segments import MAX_POINTS, RefusedError, Segment, Value, admit
+from skyvec.io.facts import Facts, identity, text_id
+from skyvec.io.formats import (
+    BATCH_POINTS,
+    CSV,
+    DAMAGED,
+    ECSV,
+    PARQUET,
+    VOTABLE,
+    Opened,
+    numbers,
+    open_table,
+    whole,
+)
+from skyvec.io.segments import MAX_POINTS, RefusedError, Segment, admit
 from skyvec.io.times import (
     TimeSystem,
     check_time,
@@ -35,14 +43,6 @@ from skyvec.photometry import flux_from_magnitude
 from skyvec.schema import Reject
 
 OPTIONS = ("columns", "time", "values", "bands", "max_points")
-PARQUET = (".parquet", ".pq", ".parq")
-CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-ECSV = (".ecsv", ".ecsv.gz")
-VOTABLE = (".vot", ".votable", ".vot.gz", ".xml")
-
-BATCH_POINTS = 500_000
-"""A batch of rows holds about so many points."""
-
 GROUP_POINTS = 4_000_000
 """Points held at once where the rows of an object do not stand together."""
 
@@ -51,26 +51,6 @@ MAGNITUDES = (-30.0, 50.0)
 
 LARGEST_ERROR = 9.0
 """[mag] An error of this size (9.999, 99.999) is a placeholder; the point is dropped."""
-
-RESERVED = (
-    *("id", "target", "ra", "dec", "source", "mjd", "flux", "flux_err", "band"),
-    *("n_dropped", "time_ref", "value_kind"),
-)
-SEGMENT_KEYS = {"sector": "s{:04d}", "quarter": "q{:02d}", "campaign": "c{:02d}"}
-CATALOGUES = {"tic": "TIC", "kic": "KIC", "epic": "EPIC"}
-EXACT = 2**53
-"""Integers beyond lose digits in a float and are kept as text."""
-
-DAMAGED = (pa.ArrowException, IORegistryError, OSError, ValueError, TypeError, LookupError)
-"""What readers of formats raise at damaged files (MemoryError and the like are not ours)."""
-
-
-class _Opened(NamedTuple):
-    """A table that can be walked through, more than once, in parts."""
-
-    schema: pa.Schema
-    units: Mapping[str, str]
-    parts: Callable[[Sequence[str]], Iterator[pa.Table]]
 
 
 class _Block(NamedTuple):
@@ -152,7 +132,7 @@ def read(
     check(columns=columns, time=time, values=values)
     row = 0
     try:
-        opened = _open(path)
+        opened = open_table(path)
         layout = find_layout(
             opened.schema.names,
             read_description(path),
@@ -188,94 +168,10 @@ def _time_system(layout: Layout, times: np.ndarray) -> TimeSystem:
     return system
 
 
-# --- formats ----------------------------------------------------------------------------------
-
-
-def _open(path: Path) -> _Opened:
-    name = path.name.lower()
-    if not path.stat().st_size:
-        raise RefusedError("the file is empty")
-    if name.endswith(PARQUET):
-        return _open_parquet(path)
-    return _open_csv(path) if name.endswith(CSV) else _open_astropy(path, name)
-
-
-def _open_parquet(path: Path) -> _Opened:
-    with pq.ParquetFile(path) as file:
-        meta = file.metadata
-        groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-        n_values = sum(
-            max((g.column(j).num_values for j in range(g.num_columns)), default=0) for g in groups
-        )
-        top = file.schema_arrow
-    flat = top.empty_table().flatten().schema
-    rows = max(1, BATCH_POINTS * meta.num_rows // max(n_values, 1))
-
-    def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
-        tops = {name if name in top.names else name.split(".", 1)[0] for name in columns}
-        wanted = [name for name in top.names if name in tops]
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=wanted):
-                yield pa.Table.from_batches([batch]).flatten().select(list(columns))
-
-    return _Opened(flat, {}, parts)
-
-
-def _open_csv(path: Path) -> _Opened:
-    separator = "\t" if ".tsv" in path.name.lower() else ","
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(1 << 16).decode("utf-8", "replace").splitlines()
-    n_comments = next((i for i, line in enumerate(head) if not line.startswith("#")), len(head))
-    if n_comments == len(head):
-        raise RefusedError("the table has no line of column names")
-    names = [name.strip().strip('"') for name in head[n_comments].split(separator)]
-    # numbers are recognised when they are used: guessing types from the first lines of a file
-    # loses leading zeros of ids and trips over the first odd value later on
-    convert = pacsv.ConvertOptions(column_types={name: pa.string() for name in names})
-    parse = pacsv.ParseOptions(delimiter=separator)
-    reading = pacsv.ReadOptions(column_names=names, skip_rows=n_comments + 1, block_size=1 << 23)
-
-    def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            reader = pacsv.open_csv(stream, reading, parse, convert)
-            for batch in reader:
-                yield pa.Table.from_batches([batch]).select(list(columns))
-
-    return _Opened(pa.schema([(name, pa.string()) for name in names]), {}, parts)
-
-
-def _open_astropy(path: Path, name: str) -> _Opened:
-    form = "ascii.ecsv" if name.endswith(ECSV) else "votable"
-    table = Table.read(path, format=form)
-    arrays = {}
-    for column in table.itercols():
-        if isinstance(column, Time):
-            arrays[column.info.name] = pa.array(np.atleast_1d(column.tdb.mjd))
-        elif np.ndim(column) > 1 or column.dtype == object:
-            arrays[column.info.name] = pa.array([_plain(cell) for cell in column])
-        else:
-            mask = getattr(column, "mask", None)
-            plain = np.asarray(getattr(column, "value", column))
-            arrays[column.info.name] = pa.array(
-                plain.astype(str) if plain.dtype.kind in "SU" else plain.astype(plain.dtype.type),
-                mask=None if mask is None else np.asarray(mask),
-            )
-    whole = pa.table(arrays)
-    units = {c.info.name: str(c.info.unit) for c in table.itercols() if c.info.unit}
-    return _Opened(whole.schema, units, lambda columns: iter([whole.select(list(columns))]))
-
-
-def _plain(cell: object) -> object:
-    """A cell as lists, numbers and text, None where it is masked."""
-    if isinstance(cell, np.ndarray):
-        return np.ma.filled(cell.astype(np.float64), np.nan).tolist() if cell.ndim else cell.item()
-    return None if cell is np.ma.masked else cell
-
-
 # --- forms ------------------------------------------------------------------------------------
 
 
-def _blocks(path: Path, opened: _Opened, layout: Layout) -> Iterator[_Block]:
+def _blocks(path: Path, opened: Opened, layout: Layout) -> Iterator[_Block]:
     if _is_list(opened.schema, layout.time):
         facts = [
             n for n in opened.schema.names if not pa.types.is_nested(opened.schema.field(n).type)
@@ -298,7 +194,7 @@ def _is_list(schema: pa.Schema, name: str) -> bool:
 def _nested(table: pa.Table, layout: Layout) -> _Block:
     table = table.combine_chunks()
     lists = {
-        role: _whole(table[name])
+        role: whole(table[name])
         for role, name in _point_columns(layout).items()
         if _is_list(table.schema, name)
     }
@@ -321,7 +217,7 @@ def _nested(table: pa.Table, layout: Layout) -> _Block:
     points = {role: pc.list_flatten(column) for role, column in lists.items()}
     for role, name in _point_columns(layout).items():
         if role not in points:  # one band, or one error, for the whole curve
-            points[role] = _whole(table[name]).take(pa.array(curve))
+            points[role] = whole(table[name]).take(pa.array(curve))
     scalars = [name for name in table.column_names if not pa.types.is_nested(table[name].type)]
     return _block(table.select(scalars), np.r_[0, np.cumsum(n)], points, problems)
 
@@ -336,38 +232,18 @@ def _point_columns(layout: Layout) -> dict[str, str]:
     return {role: name for role, name in named.items() if name}
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-
-
 def _block(
     facts: pa.Table, offsets: np.ndarray, points: Mapping[str, pa.Array], problems: dict[int, str]
 ) -> _Block:
     return _Block(
         facts,
         offsets.astype(np.int64),
-        _numbers(points["time"], "time"),
-        _numbers(points["value"], "value"),
-        _numbers(points["err"], "error") if "err" in points else None,
+        numbers(points["time"], "time"),
+        numbers(points["value"], "value"),
+        numbers(points["err"], "error") if "err" in points else None,
         points.get("band"),
         problems,
     )
-
-
-def _numbers(column: pa.Array, what: str) -> np.ndarray:
-    """A column as float64, NaN where it is empty."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pc.utf8_trim_whitespace(column)
-        is_empty = pc.is_in(pc.utf8_lower(column), pa.array(_NO_NUMBER, column.type))
-        column = pc.if_else(is_empty, pa.scalar(None, column.type), column)
-    try:
-        numbers = pc.cast(column, pa.float64(), safe=False)
-    except pa.ArrowException as error:
-        raise RefusedError(f"the column of {what} holds no numbers: {error}") from error
-    return np.asarray(numbers.to_numpy(zero_copy_only=False), np.float64)
-
-
-_NO_NUMBER = ["", "nan", "na", "n/a", "null", "none", "--", "-", "indef", "masked"]
 
 
 def _long_columns(layout: Layout) -> list[str]:
@@ -375,7 +251,7 @@ def _long_columns(layout: Layout) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _long(opened: _Opened, layout: Layout) -> Iterator[_Block]:
+def _long(opened: Opened, layout: Layout) -> Iterator[_Block]:
     ids, counts, stand_together = _survey_ids(opened, layout.id)
     if stand_together:
         yield from _consecutive(opened, layout)
@@ -394,12 +270,12 @@ def _long(opened: _Opened, layout: Layout) -> Iterator[_Block]:
         yield _grouped(gathered.drop_columns(["rank"]).take(pa.array(order)), layout)
 
 
-def _survey_ids(opened: _Opened, name: str) -> tuple[list[str], np.ndarray, bool]:
+def _survey_ids(opened: Opened, name: str) -> tuple[list[str], np.ndarray, bool]:
     """Ids in the order of their first rows, rows of each, and whether its rows stand together."""
     counts: dict[str, int] = {}
     last, stand_together = None, True
     for part in opened.parts([name]):
-        runs = pc.run_end_encode(_whole(_as_text(part[name])), run_end_type=pa.int64())
+        runs = pc.run_end_encode(whole(_as_text(part[name])), run_end_type=pa.int64())
         values, ends = runs.values.to_pylist(), runs.run_ends.to_pylist()
         for value, length in zip(values, np.diff([0, *ends]).tolist(), strict=True):
             key = value or ""
@@ -413,7 +289,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(column.cast(pa.string()), "")
 
 
-def _consecutive(opened: _Opened, layout: Layout) -> Iterator[_Block]:
+def _consecutive(opened: Opened, layout: Layout) -> Iterator[_Block]:
     rest: pa.Table | None = None
     for part in opened.parts(_long_columns(layout)):
         table = part if rest is None else pa.concat_tables([rest, part])
@@ -429,7 +305,7 @@ def _consecutive(opened: _Opened, layout: Layout) -> Iterator[_Block]:
 
 def _starts(table: pa.Table, name: str) -> np.ndarray:
     """First row of each run of equal ids."""
-    text = _whole(_as_text(table[name])).dictionary_encode().indices.to_numpy()
+    text = whole(_as_text(table[name])).dictionary_encode().indices.to_numpy()
     return np.flatnonzero(np.r_[True, text[1:] != text[:-1]]) if len(text) else np.zeros(0, int)
 
 
@@ -437,16 +313,16 @@ def _grouped(table: pa.Table, layout: Layout) -> _Block:
     table = table.combine_chunks()
     starts = _starts(table, layout.id)
     facts = table.select([layout.id, *dict.fromkeys(layout.facts.values())]).take(pa.array(starts))
-    points = {role: _whole(table[name]) for role, name in _point_columns(layout).items()}
+    points = {role: whole(table[name]) for role, name in _point_columns(layout).items()}
     return _block(facts, np.r_[starts, table.num_rows], points, {})
 
 
-def _single(path: Path, opened: _Opened, layout: Layout) -> Iterator[_Block]:
+def _single(path: Path, opened: Opened, layout: Layout) -> Iterator[_Block]:
     parts = list(opened.parts(_long_columns(layout)))
     if not sum(part.num_rows for part in parts):
         return
     table = pa.concat_tables(parts).combine_chunks()
-    points = {role: _whole(table[name]) for role, name in _point_columns(layout).items()}
+    points = {role: whole(table[name]) for role, name in _point_columns(layout).items()}
     facts = table.select(list(dict.fromkeys(layout.facts.values()))).slice(0, 1)
     stem = re.sub(r"(\.[A-Za-z]+){1,2}$", "", path.name)
     facts = facts.append_column(_STEM, pa.array([stem]))
@@ -473,17 +349,17 @@ def _segments(
     flux = np.where(band < 0, np.nan, flux)  # a point of no band is no use
     band = np.maximum(band, 0)
     id_column = layout.id or _STEM
-    facts = _Facts(block.facts, layout, {id_column})
+    facts = Facts(block.facts, layout, {id_column})
     ids = block.facts[id_column].to_pylist() if id_column in block.facts.column_names else None
     fixed = {"time_ref": system.name, "value_kind": _kind(layout)}
     for i, (start, stop) in enumerate(pairwise(block.offsets.tolist())):
         key = ""
         try:
-            key = f"{path.stem}/{first_row + i}" if ids is None else _text_id(ids[i])
+            key = f"{path.stem}/{first_row + i}" if ids is None else text_id(ids[i])
             if i in block.problems:
                 raise RefusedError(block.problems[i])
             known = facts.row(i)
-            key, target, known = _identity(key, facts.target(i), known)
+            key, target, known = identity(key, facts.target(i), known)
             yield admit(
                 id=key,
                 target=target,
@@ -530,7 +406,7 @@ def _band_codes(block: _Block, layout: Layout) -> tuple[np.ndarray, tuple[str, .
         return np.zeros(n, np.int32), layout.bands or ("unknown",)
     band = block.band
     if layout.bands and (pa.types.is_integer(band.type) or pa.types.is_floating(band.type)):
-        codes = np.nan_to_num(_numbers(band, "band"), nan=-1.0)
+        codes = np.nan_to_num(numbers(band, "band"), nan=-1.0)
         return np.clip(codes, -1, 32_767).astype(np.int32), layout.bands
     if pa.types.is_floating(band.type):
         band = pc.cast(band, pa.int64(), safe=False)
@@ -540,107 +416,3 @@ def _band_codes(block: _Block, layout: Layout) -> tuple[np.ndarray, tuple[str, .
     meaning = np.array([names.index(name) for name in seen] or [0], np.int32)
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     return np.where(codes < 0, -1, meaning[codes]).astype(np.int32), names
-
-
-def _text_id(value: object) -> str:
-    """An id as text, without ever losing a digit."""
-    if isinstance(value, float):
-        if not (value.is_integer() and abs(value) < EXACT):
-            raise RefusedError(f"the id {value} is a float that may have lost digits")
-        value = int(value)
-    text = "" if value is None else str(value).strip()
-    if not text:
-        raise RefusedError("the id is empty")
-    return text
-
-
-def _identity(key: str, target: str, facts: dict[str, Value]) -> tuple[str, str, dict[str, Value]]:
-    """Key, target and facts of a row; one of several segments of its object is named as such.
-
-    ``BSDL1674_s03`` with a sector 3 among its facts becomes ``BSDL1674/s0003`` of ``BSDL1674``.
-    """
-    for name, form in SEGMENT_KEYS.items():
-        number = facts.get(name)
-        if not isinstance(number, int | float) or not float(number).is_integer():
-            continue
-        ending = re.search(rf"[_\-./ ]{form[0]}?0*{int(number)}$", key, re.IGNORECASE)
-        if ending:
-            target = target or _known_name(facts) or key[: ending.start()]
-            return f"{target}/{form.format(int(number))}", target, {**facts, "object_id": key}
-    return key, target or key, facts
-
-
-def _known_name(facts: Mapping[str, Value]) -> str:
-    for name, catalogue in CATALOGUES.items():
-        if facts.get(name):
-            return f"{catalogue} {facts[name]}"
-    given = facts.get("name", "")
-    return given if isinstance(given, str) else ""
-
-
-class _Facts:
-    """The rows of facts of a block, ready to be asked one by one."""
-
-    def __init__(self, table: pa.Table, layout: Layout, used: set[str]) -> None:
-        roles = {name: role for role, name in layout.facts.items()}
-        nan = np.full(table.num_rows, np.nan)
-        self.ra, self.dec = (
-            _numbers(_whole(table[layout.facts[role]]), role).tolist()
-            if role in layout.facts
-            else nan
-            for role in ("ra", "dec")
-        )
-        targets = layout.facts.get("target")
-        self._target = [_text_id(v) for v in table[targets].to_pylist()] if targets else []
-        skip = used | {layout.facts.get(role, "") for role in ("ra", "dec", "target", "extra")}
-        self._columns: dict[str, list[Value]] = {}
-        for name in table.column_names:
-            if name not in skip and name != "n":
-                self._columns[_free_name(roles.get(name, name))] = _values(table[name])
-        extra = layout.facts.get("extra")
-        self._extra = table[extra].cast(pa.string()).to_pylist() if extra else []
-
-    def target(self, i: int) -> str:
-        return self._target[i] if self._target else ""
-
-    def row(self, i: int) -> dict[str, Value]:
-        known = {name: column[i] for name, column in self._columns.items()}
-        return {**known, **_extra(self._extra[i], known)} if self._extra else known
-
-
-def _free_name(name: str) -> str:
-    return f"{name}_given" if name in RESERVED else name
-
-
-def _values(column: pa.ChunkedArray) -> list[Value]:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
-        values = column.to_pylist()
-        if any(isinstance(v, int) and abs(v) > EXACT for v in values):
-            return ["" if v is None else str(v) for v in values]
-        return [
-            float("nan") if v is None else int(v) if v is True or v is False else v for v in values
-        ]
-    return ["" if v is None else str(v) for v in column.to_pylist()]
-
-
-def _extra(text: str | None, known: Mapping[str, Value]) -> dict[str, Value]:
-    """The plain items of a JSON object, each a column of its own, and the whole as text."""
-    try:
-        items = json.loads(text or "{}")
-    except ValueError as error:
-        raise RefusedError(f"extra is no JSON: {error}") from error
-    if not isinstance(items, dict):
-        raise RefusedError(f"extra is no JSON object: {text}")
-    plain: dict[str, Value] = {"extra": text or "{}"}
-    for name, value in items.items():
-        free = f"extra_{name}" if name in known or name == "extra" else _free_name(name)
-        if isinstance(value, bool):
-            plain[free] = int(value)
-        elif isinstance(value, str | float) or (isinstance(value, int) and abs(value) <= EXACT):
-            plain[free] = value
-        elif isinstance(value, int):
-            plain[free] = str(value)
-    return plain
