@@ -5,7 +5,8 @@ position, so that they do not change when a survey grows or is stored in other s
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,6 +262,18 @@ def ragged(prepared: Prepared, rows: NDArray[np.integer] | None = None) -> Ragge
         torch.tensor(part.offsets),
         torch.tensor(part.amplitude),
     )
+
+
+@contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use so many threads for a while; none leaves them as they are."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def length_buckets(

@@ -7,7 +7,6 @@ makes of zeros. A vector of zeros has no cosine to any other.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skyvec.batches import choose_bands, hash_uniform, length_buckets, ragged, split
+from skyvec.batches import choose_bands, hash_uniform, length_buckets, ragged, split, use_threads
 from skyvec.checkpoint import Checkpoint, Recipe, is_finished, load, save
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.codes import BASELINES
@@ -68,7 +67,8 @@ def encode(
 
     Args:
         survey: The survey's folder.
-        name: Name of a trained model of the survey; its latents get the same name.
+        name: Name of a trained model of the survey; its latents get the same name. Or a baseline,
+            ``statistics`` or ``features``, which is fitted first (:func:`fit_baseline`).
         progress: Called with the segments done and all segments after every chunk.
         threads: Threads of torch; none leaves them as they are.
 
@@ -80,6 +80,8 @@ def encode(
         StoreError: Latents of another model lie under this name.
         ValueError: The survey has none of the model's bands.
     """
+    if name in BASELINES:
+        fit_baseline(survey, name)
     checkpoint = load(model_folder(survey, name))
     shards = object_shards(survey)
     total = sum(shard["rows"] for shard in shards)
@@ -93,7 +95,7 @@ def encode(
         )
     finished = {shard["file"]: shard["objects_sha256"] for shard in manifest["shards"]}
     done = encoded = 0
-    with _threads(threads):
+    with use_threads(threads):
         for shard in shards:
             if not shard["rows"] or finished.get(shard["file"]) == shard["sha256"]:
                 done += shard["rows"]
@@ -115,7 +117,7 @@ def encode(
     return encoded
 
 
-def encode_baseline(
+def fit_baseline(
     survey: Path,
     name: str,
     *,
@@ -124,25 +126,23 @@ def encode_baseline(
     seed: int = 0,
     valid: float = 0.1,
     test: float = 0.1,
-    progress: Callable[[int, int], object] | None = None,
-) -> int:
-    """Encode a survey by hand-crafted numbers, to compare every model with.
+) -> Path:
+    """Fit a code without a network on the train split, and store it like a model.
 
-    The first time, the code is fitted on the train split and stored like a model.
+    What is already fitted stays as it is.
 
     Args:
         survey: The survey's folder.
         name: ``statistics`` (PCA of the log power spectrum and simple statistics) or ``features``
-            (the light-curve package); also the name of the latents.
+            (the light-curve package); also the name of the model and of its latents.
         curves: How many curves of the train split to fit on, chosen by the hash of their ids.
         min_points: Fewest points of those.
         seed: Of the choice and of the split.
         valid: Fraction of the objects in the validation split; they are not fitted on.
         test: Fraction of the objects in the test split; they are not fitted on.
-        progress: Called with the segments done and all segments after every chunk.
 
     Returns:
-        How many segments were encoded now.
+        The model's folder.
 
     Raises:
         ValueError: No such baseline, or too few curves to fit it on.
@@ -151,40 +151,30 @@ def encode_baseline(
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}; choose from {', '.join(BASELINES)}")
     folder = model_folder(survey, name)
-    if not is_finished(folder):
-        catalog = read_catalog(survey)
-        parts = split(catalog.target, seed=seed, valid=valid, test=test)
-        key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
-        train = np.flatnonzero(parts == "train")
-        chosen = catalog.id[train[np.argsort(key[train], kind="stable")[:curves]]]
-        bands = survey_bands(survey)
-        tables = [
-            BASELINES[name].measure(choose_bands(light.take(rows), bands))
-            for _, _, light in iterate_objects(survey)
-            if len(
-                rows := np.flatnonzero(np.isin(light.id, chosen) & (light.lengths >= min_points))
-            )
-        ]
-        if sum(map(len, tables)) < 2:
-            raise ValueError(
-                f"fewer than 2 curves of the train split of {survey} have {min_points} points; "
-                "ingest more, or lower min_points"
-            )
-        code = BASELINES[name].code.fit(np.concatenate(tables))
-        recipe: Recipe = {
-            "data": {
-                "curves": curves,
-                "min_points": min_points,
-                "seed": seed,
-                "valid": valid,
-                "test": test,
-                "bands": list(bands),
-            },
-            "model": {"name": name},
-        }
-        arrays = {key: torch.from_numpy(array) for key, array in code.arrays().items()}
-        save(folder, recipe, arrays, {"curves": {"train": sum(map(len, tables))}})
-    return encode(survey, name, progress=progress)
+    if is_finished(folder):
+        return folder
+    catalog, bands = read_catalog(survey), survey_bands(survey)
+    parts = split(catalog.target, seed=seed, valid=valid, test=test)
+    key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
+    train = np.flatnonzero(parts == "train")
+    chosen = catalog.id[train[np.argsort(key[train], kind="stable")[:curves]]]
+    tables = []
+    for _, _, light in iterate_objects(survey):
+        rows = np.flatnonzero(np.isin(light.id, chosen) & (light.lengths >= min_points))
+        if len(rows):
+            tables.append(BASELINES[name].measure(choose_bands(light.take(rows), bands)))
+    n_train = sum(map(len, tables))
+    if n_train < 2:
+        raise ValueError(
+            f"fewer than 2 curves of the train split of {survey} have {min_points} points; "
+            "ingest more, or lower min_points"
+        )
+    code = BASELINES[name].code.fit(np.concatenate(tables))
+    data = {"curves": curves, "seed": seed, "min_points": min_points, "bands": list(bands)}
+    recipe: Recipe = {"data": {**data, "valid": valid, "test": test}, "model": {"name": name}}
+    arrays = {key: torch.from_numpy(array) for key, array in code.arrays().items()}
+    save(folder, recipe, arrays, {"model": name, "curves": {"train": n_train}})
+    return folder
 
 
 def encode_curves(
@@ -324,14 +314,3 @@ def _latents(
         catalog.dec,
         np.concatenate([np.zeros(0, np.float32), *errors]),
     )
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

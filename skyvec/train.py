@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from skyvec.batches import SPLITS, draw_batch, length_buckets, ragged, training_set
+from skyvec.batches import SPLITS, draw_batch, length_buckets, ragged, training_set, use_threads
 from skyvec.checkpoint import (
     TRAINING,
     CheckpointError,
@@ -101,6 +101,7 @@ def train(
     *,
     progress: Callable[[Progress], object] | None = None,
     save_every: float = 30.0,
+    threads: int | None = None,
     device: str = "cpu",
 ) -> Path:
     """Train a model on a survey, or go on with a training that was killed.
@@ -114,6 +115,7 @@ def train(
         name: Name of the model in this survey.
         progress: Called after every step.
         save_every: Time between two writings of the state [s]; changes no result.
+        threads: Threads of torch; none leaves them as they are.
         device: Where torch computes; ``cpu`` is reproducible to the bit.
 
     Returns:
@@ -150,7 +152,7 @@ def train(
                 f"none of the {len(prepared)} curves chosen from {survey} fell to the {part} "
                 "split; take more curves, or change [data] valid and test"
             )
-    with _reproducible(device):
+    with use_threads(threads), _reproducible(device):
         _loop(state, options, prepared, rows, folder, full, data_hash, progress, save_every)
         model.load_state_dict(state.best)
         scores = _scores(state, prepared, rows, options, full, data_hash)

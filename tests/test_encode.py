@@ -141,13 +141,13 @@ def test_points_in_bands_the_model_does_not_know_are_left_out(model):
 def test_a_baseline_is_fitted_once_and_stored_like_a_model(survey, name):
     if name == "features":
         pytest.importorskip("light_curve")
-    assert encode.encode_baseline(survey, name) == 50
+    assert encode.encode(survey, name) == 50
     latents = store.read_latents(survey, name)
     assert latents.vectors[30:].any(axis=1).all() and np.isnan(latents.error).all()
     fitted = checkpoint.load(store.model_folder(survey, name))
     assert fitted.hash == latents.model_hash
     add(survey, ["c0", "c1"], [30, 40], seed=3)
-    assert encode.encode_baseline(survey, name) == 2
+    assert encode.encode(survey, name) == 2
     assert checkpoint.load(store.model_folder(survey, name)).hash == fitted.hash
     _, curves = store.read_objects(survey, "part-00001.parquet")
     np.testing.assert_allclose(
@@ -158,7 +158,7 @@ def test_a_baseline_is_fitted_once_and_stored_like_a_model(survey, name):
 
 
 def test_a_baseline_is_fitted_on_the_train_split_alone(survey, tmp_path):
-    encode.encode_baseline(survey, "statistics")
+    encode.fit_baseline(survey, "statistics")
     parts = batches.split(store.read_catalog(survey).target)
     other = tmp_path / "other"
     for file, (catalog, curves) in enumerate(
@@ -169,7 +169,7 @@ def test_a_baseline_is_fitted_on_the_train_split_alone(survey, tmp_path):
         store.append_objects(
             other, catalog.take(rows), curves.take(rows), np.full(len(rows), "here")
         )
-    encode.encode_baseline(other, "statistics")
+    encode.fit_baseline(other, "statistics")
     ours, theirs = (
         (store.model_folder(sky, "statistics") / checkpoint.WEIGHTS).read_bytes()
         for sky in (survey, other)
@@ -179,7 +179,7 @@ def test_a_baseline_is_fitted_on_the_train_split_alone(survey, tmp_path):
 
 def test_an_unknown_baseline_or_too_little_to_fit_is_an_error(survey, tmp_path):
     with pytest.raises(ValueError, match="no baseline 'pca'; choose from statistics, features"):
-        encode.encode_baseline(survey, "pca")
+        encode.fit_baseline(survey, "pca")
     add(tmp_path / "two", ["a", "b"], [4, 5])
     with pytest.raises(ValueError, match="fewer than 2 curves of the train split"):
-        encode.encode_baseline(tmp_path / "two", "statistics")
+        encode.fit_baseline(tmp_path / "two", "statistics")
