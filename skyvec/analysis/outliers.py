@@ -1,0 +1,163 @@
+"""The segments least like any other object: every vector against all, exactly.
+
+Neighbours of the same target do not count, or the same star a month later would make an oddity
+look ordinary; and each other target counts once, however many segments it has.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyvec.index.exact import ExactIndex, distance
+from skyvec.schema import Floats, Ints, Latents, Strings
+
+BLOCK = 8192
+"""Segments looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outliers:
+    """Segments by how alone they are, oddest first; shape (m,) each.
+
+    Args:
+        id: The segment; where targets are listed once, the oddest of its target.
+        target: Its object.
+        similarity: Cosine to the k-th nearest other target; low = like nothing else.
+        density: Mean cosine to the k nearest other targets.
+        density_ratio: Mean of the neighbours' own distance to their k-th, over the segment's:
+            about 1 = as dense as its surroundings, far below 1 = alone beside a dense group.
+        segments: How many segments its target has.
+        similarity_ordinary: ``similarity`` of the most ordinary segment of the same target: as low
+            where the star itself is odd, higher where one segment is, such as by a glitch.
+        ra: ICRS [deg], NaN where unknown.
+        dec: ICRS [deg], NaN where unknown.
+        rows: Row among the latents.
+        k: Which neighbour.
+    """
+
+    id: Strings
+    target: Strings
+    similarity: Floats
+    density: Floats
+    density_ratio: Floats
+    segments: Ints
+    similarity_ordinary: Floats
+    ra: Floats
+    dec: Floats
+    rows: Ints
+    k: int
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+def outliers(
+    latents: Latents,
+    n: int | None = 20,
+    k: int = 5,
+    *,
+    per: str = "target",
+    index: ExactIndex | None = None,
+) -> Outliers:
+    """Rank segments by their similarity to the k-th nearest other target, lowest first.
+
+    All are compared with all: nothing is approximate, and ties are in the order of rows.
+
+    Args:
+        latents: At least k + 1 targets.
+        n: How many to give; None = all.
+        k: Which neighbour. 1 finds what is alone; 5 also finds pairs and small groups.
+        per: ``target`` = each target once, by its oddest segment; ``segment`` = every segment.
+        index: The index of all latents, where it is at hand; else it is made.
+
+    Raises:
+        ValueError: There are too few targets for k, or another ``per``.
+
+    References:
+        Ramaswamy, Rastogi & Shim, 2000, SIGMOD Rec. 29, 427 (distance to the k-th neighbour).
+        Breunig et al., 2000, SIGMOD Rec. 29, 93 (density relative to the neighbours').
+    """
+    if per not in ("target", "segment"):
+        raise ValueError(f"per must be 'target' or 'segment', not {per!r}")
+    targets, target = np.unique(latents.target, return_inverse=True)
+    if not 1 <= k < len(targets):
+        raise ValueError(
+            f"k must be between 1 and {len(targets) - 1}, one less than there are targets, not {k}"
+        )
+    index = ExactIndex(latents.vectors) if index is None else index
+    similarity, rows = nearest_targets(latents.vectors, target, k, index=index)
+    odd = similarity[:, -1]
+    ordinary = np.full(len(targets), -np.inf)
+    np.maximum.at(ordinary, target, odd)
+    order = np.argsort(odd, kind="stable")
+    if per == "target":
+        order = order[np.sort(np.unique(target[order], return_index=True)[1])]
+    order = order[:n]
+    return Outliers(
+        latents.id[order],
+        latents.target[order],
+        odd[order],
+        similarity[order].mean(axis=1),
+        _density_ratio(odd, rows)[order],
+        np.bincount(target)[target[order]],
+        ordinary[target[order]],
+        latents.ra[order],
+        latents.dec[order],
+        order,
+        k,
+    )
+
+
+def nearest_targets(
+    vectors: Floats, target: Ints, k: int, *, index: ExactIndex
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Find the k nearest other targets of every vector.
+
+    Args:
+        vectors: Shape (n, d).
+        target: Number of each one's target, shape (n,); more than k different ones.
+        k: How many.
+        index: The index of the same vectors.
+
+    Returns:
+        Cosine, descending, and the row of the nearest segment of each other target, shape (n, k).
+    """
+    similarity = np.empty((len(vectors), k))
+    rows = np.empty((len(vectors), k), np.int64)
+    # room for itself and for a second segment of some; who needs more is asked again
+    todo, room = np.arange(len(vectors)), k + 2
+    while len(todo):
+        left = []
+        block = max(1, BLOCK * (k + 2) // room)
+        for i in range(0, len(todo), block):
+            asked = todo[i : i + block]
+            score, row = index.search(vectors[asked], room)
+            new = _first_of_target(target[row], target[asked])
+            enough = new.sum(axis=1) >= k
+            # stable: those that are new come first and stay in order
+            pick = np.argsort(~new[enough], axis=1, kind="stable")[:, :k]
+            similarity[asked[enough]] = np.take_along_axis(score[enough], pick, axis=1)
+            rows[asked[enough]] = np.take_along_axis(row[enough], pick, axis=1)
+            left.append(asked[~enough])
+        todo, room = np.concatenate(left), room * 4
+    return similarity, rows
+
+
+def _first_of_target(found: Ints, own: Ints) -> NDArray[np.bool_]:
+    """Where a target other than the row's own appears for the first time, shape (q, m)."""
+    order = np.argsort(found, axis=1, kind="stable")
+    ordered = np.take_along_axis(found, order, axis=1)
+    first = np.ones(found.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    result = np.empty_like(first)
+    np.put_along_axis(result, order, first, axis=1)
+    return result & (found != own[:, None])
+
+
+def _density_ratio(similarity: Floats, rows: Ints) -> Floats:
+    """Mean of the neighbours' distance to their k-th, over each one's own; 1 among copies."""
+    far = distance(similarity)
+    around = far[rows].mean(axis=1)
+    copies = far == 0
+    return np.where(copies, 1.0, around / np.where(copies, 1.0, far))
