@@ -1,6 +1,7 @@
 """Pictures, tables and the page. Kinds: contract (what is drawn is what was given), truth
 (thinning keeps extremes; forms parse back)."""
 
+import dataclasses
 import io
 import json
 import re
@@ -66,6 +67,25 @@ def test_a_pause_breaks_the_line_and_noise_in_the_step_does_not():
     time = np.r_[np.arange(0, 10, 0.01), np.arange(20, 30, 0.01)]
     x, _ = pictures._line(time, np.sin(time), 100)
     assert np.isnan(x).sum() == 1
+
+
+def test_fast_cycles_get_a_close_up_and_noise_does_not():
+    time = np.r_[np.arange(0, 12, 0.02), np.arange(14, 27, 0.02)]
+    begin, end = pictures.close_up(time, np.sin(2 * np.pi * time / 0.4))
+    assert 5 < (end - begin) / 0.4 < 7
+    assert ((time > begin) & (time < end)).sum() > 100
+    assert pictures.close_up(time, np.sin(2 * np.pi * time / 4)) is None
+    assert pictures.close_up(time, np.random.default_rng(0).normal(size=len(time))) is None
+    assert pictures.close_up(time, np.zeros(len(time))) is None
+
+
+def test_a_fast_curve_has_two_axes_with_one_scale():
+    light = curves((1350,))
+    fast = dataclasses.replace(light, flux=np.sin(light.mjd * 20).astype(np.float32))
+    figure = pictures.curve_grid(prepare(fast, round_days=0), [0], ["fast"])
+    whole, near = figure.axes
+    assert np.ptp(near.get_xlim()) < 3 < np.ptp(whole.get_xlim())
+    assert near.get_ylim() == whole.get_ylim()
 
 
 def test_curve_grid_draws_one_panel_a_row_with_its_caption():

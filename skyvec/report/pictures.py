@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.gridspec import GridSpec
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from skyvec.prep.lightcurves import Prepared
@@ -45,6 +46,16 @@ BAND_COLOURS = ("#222222", "#0077BB", "#CC3311", "#009988", "#EE7733", "#AA3377"
 DPI = 110
 GAP_FACTOR = 12.0
 """A pause longer than this many typical steps is a gap: no line crosses it."""
+
+
+FAST = 70
+"""A curve that crosses its middle more often than this is a block of ink at full length."""
+
+CLOSE_UP = 12
+"""Crossings of the middle that a close-up shows: about six cycles."""
+
+PARTS = 5
+"""Columns of the grid a panel takes; its close-up has two of them."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,76 @@ def _name_axes(figure: Figure, *, time: str = "time since first point [d]") -> N
     figure.supylabel("flux - mean  [standard deviations]", fontsize=8.5, color=INK)
 
 
+def close_up(time: Floats, value: Floats) -> tuple[float, float] | None:
+    """Choose a stretch that shows the cycles of a fast curve.
+
+    A curve is fast if it crosses its middle (from above 0.4 deviations to below -0.4, or back)
+    more than ``FAST`` times, two thirds of them at regular intervals, so that it is not noise.
+
+    Args:
+        time: [day], shape (N,), ascending.
+        value: On the curve's own scale, shape (N,).
+
+    Returns:
+        Begin and end [day], or None where the whole curve shows all there is.
+    """
+    far = np.flatnonzero(np.abs(value - np.median(value)) > 0.4 * value.std())
+    side = value[far] > np.median(value)
+    crossed = time[far[1:][np.diff(side.astype(np.int8)) != 0]]
+    if len(crossed) <= FAST or len(crossed) > 0.6 * len(time):
+        return None
+    length = np.diff(crossed)
+    usual = float(np.median(length))
+    if np.mean(np.abs(length - usual) < 0.4 * usual) < 2 / 3:
+        return None
+    # where most crossings are, so that it does not fall into a gap
+    span = CLOSE_UP * usual
+    first = int(np.argmax(np.searchsorted(crossed, crossed + span) - np.arange(len(crossed))))
+    return float(crossed[first]), float(crossed[first] + span)
+
+
+def _panel(
+    figure: Figure,
+    grid: GridSpec,
+    place: tuple[int, int],
+    curves: Prepared,
+    row: int,
+    colour: str,
+    model: Model | None = None,
+) -> Axes:
+    """Draw one curve, with a close-up at its right where it is fast; gives the main axes."""
+    down, first = place[0], PARTS * place[1]
+    part = _points(curves, row)
+    has_bands = len(np.unique(curves.band[part])) > 1
+    window = None if has_bands else close_up(curves.time[part], curves.value[part])
+    if window is None:
+        axes = figure.add_subplot(grid[down, first : first + PARTS])
+        _draw(axes, curves, row, colour, model, columns=260)
+        return axes
+    axes = figure.add_subplot(grid[down, first : first + PARTS - 2])
+    _draw(axes, curves, row, colour, model, columns=150)
+    near = figure.add_subplot(grid[down, first + PARTS - 2 : first + PARTS], sharey=axes)
+    _draw(near, curves, row, colour, model, columns=len(curves.time))
+    near.plot(curves.time[part], curves.value[part], color=colour, lw=0.4, alpha=0.4)
+    near.set_xlim(*window)
+    _quiet(near)
+    near.tick_params(labelleft=False)
+    near.spines["left"].set_linestyle(":")
+    near.xaxis.set_major_locator(MaxNLocator(2))
+    return axes
+
+
+def _draw(
+    axes: Axes, curves: Prepared, row: int, colour: str, model: Model | None, *, columns: int
+) -> None:
+    draw_curve(axes, curves, row, colour=colour if model is None else "#8C8C8C", columns=columns)
+    if model is not None:
+        for code in np.unique(model.band):
+            own = model.band == code
+            line = _line(model.time[own], model.value[own], columns)
+            axes.plot(*line, color=MODEL_COLOUR, lw=1.1, alpha=0.9, zorder=3)
+
+
 def curve_grid(
     curves: Prepared,
     rows: Sequence[int] | Ints,
@@ -170,7 +251,7 @@ def curve_grid(
     colours: Sequence[str] | None = None,
     models: Sequence[Model] | None = None,
 ) -> Figure:
-    """Draw curves as small multiples, each with its caption.
+    """Draw curves as small multiples, each with its caption; fast ones with a close-up.
 
     Args:
         curves: Prepared curves.
@@ -188,14 +269,12 @@ def curve_grid(
     across = min(across, len(rows))
     down = -(-len(rows) // across)
     figure = Figure(figsize=(2.75 * across + 0.4, 1.62 * down + 0.4), layout="constrained")
+    grid = figure.add_gridspec(down, PARTS * across)
     for i, row in enumerate(rows):
-        axes = figure.add_subplot(down, across, i + 1)
-        if models is None:
-            draw_curve(axes, curves, int(row), colour=colours[i] if colours else INK)
-        else:
-            draw_curve(axes, curves, int(row), colour="#8C8C8C")
-            _draw_model(axes, models[i])
-        _caption(axes, captions[i], colours[i] if colours else INK)
+        colour = colours[i] if colours else INK
+        model = models[i] if models else None
+        axes = _panel(figure, grid, divmod(i, across), curves, int(row), colour, model)
+        _caption(axes, captions[i], colour)
         _quiet(axes)
     _name_axes(figure)
     return figure
@@ -219,13 +298,6 @@ def _caption(axes: Axes, caption: str, colour: str) -> None:
         axes.set_title(head, fontsize=7.5, color=colour, loc="left", pad=3)
 
 
-def _draw_model(axes: Axes, model: Model) -> None:
-    for code in np.unique(model.band):
-        own = model.band == code
-        line = _line(model.time[own], model.value[own], 260)
-        axes.plot(*line, color=MODEL_COLOUR, lw=1.1, alpha=0.9, zorder=3)
-
-
 def cluster_samples(
     curves: Prepared, members: Mapping[int, Sequence[int]], size: Mapping[int, int]
 ) -> Figure:
@@ -244,11 +316,11 @@ def cluster_samples(
     across = max(len(rows) for rows in members.values())
     down = len(members)
     figure = Figure(figsize=(2.55 * across + 0.5, 1.42 * down + 0.45), layout="constrained")
+    grid = figure.add_gridspec(down, PARTS * across)
     for i, (cluster, rows) in enumerate(members.items()):
         colour = cluster_colour(cluster)
         for j, row in enumerate(rows):
-            axes = figure.add_subplot(down, across, i * across + j + 1)
-            draw_curve(axes, curves, int(row), colour=colour, columns=230)
+            axes = _panel(figure, grid, (i, j), curves, int(row), colour)
             _quiet(axes)
             head = f"cluster {cluster}: {size[cluster]:,} members" if j == 0 else ""
             _caption(axes, f"{head}\n{curves.id[row]}", INK)

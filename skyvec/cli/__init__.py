@@ -1,0 +1,72 @@
+"""The command line: one command a stage. Each parses, calls, prints.
+
+Heavy libraries (torch, Faiss, Matplotlib) are imported inside the commands that need them, so that
+``skyvec --help`` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from skyvec import __version__
+from skyvec.cli import demo, questions, simulate, stages
+
+app = typer.Typer(
+    name="skyvec",
+    help="Short vectors for everything a sky survey measures.\n\n"
+    "Files -> objects -> latents -> answers, all in one survey folder:\n\n"
+    "\b\n"  # keeps the lines that follow apart
+    "    skyvec ingest *_lc.fits --survey tess\n"
+    "    skyvec train default --survey tess --name first\n"
+    "    skyvec encode first --survey tess\n"
+    "    skyvec outliers --survey tess --model first\n"
+    "    skyvec report --survey tess --model first\n\n"
+    "No data at hand? `skyvec demo --out demo` makes a sky and does it all.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"skyvec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, end."),
+    ] = False,
+) -> None:
+    """Hold the options that belong to no command."""
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "ingest": (stages.ingest, "data/*_lc.fits.gz --survey tess"),
+    "train": (stages.train, "default --survey tess --name first"),
+    "encode": (stages.encode, "first --survey tess"),
+    "search": (questions.search, "'TIC 29779873' --survey tess --model first -k 5"),
+    "outliers": (questions.outliers, "--survey tess --model first -n 20 --format csv"),
+    "cluster": (questions.cluster, "--survey tess --model first"),
+    "map": (questions.map_, "--survey tess --model first --out map.parquet"),
+    "probe": (questions.probe, "--survey tess --model first --label label"),
+    "report": (questions.report, "--survey tess --model first"),
+    "simulate": (simulate.simulate, "cepheid --set period=5 --out query.csv"),
+    "info": (stages.info, "tess --format json"),
+    "demo": (demo.demo, "--out demo"),
+}
+"""Every command in the order of the river, with an example for its help."""
+
+for name, (command, example) in COMMANDS.items():
+    app.command(name, epilog=f"Example:  skyvec {name} {example}")(command)
+
+
+def main() -> None:
+    """Run the program named ``skyvec``."""
+    app()

@@ -1,0 +1,190 @@
+"""The questions to a survey as commands: search, outliers, cluster, map, probe, report.
+
+Each answer is also kept in the survey, under ``answers/VERB-MODEL/``, with what it was made from.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Whose vectors to ask.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
+
+
+@guarded
+def search(
+    what: Annotated[
+        list[str], typer.Argument(help="Ids of segments or targets, or a light-curve file.")
+    ],
+    survey: Survey,
+    model: Model,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.", min=1)] = 5,
+    include_same_target: Annotated[
+        bool, typer.Option("--include-same-target", help="Also other segments of the query.")
+    ] = False,
+    combine: Annotated[
+        bool, typer.Option("--combine", help="One answer, for the mean of all queries.")
+    ] = False,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="One answer, by whichever query is nearest.")
+    ] = False,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Find the light curves most alike.
+
+    The query need not be in the survey: a file is read, encoded and searched with.
+    """
+    # late: Faiss, and torch where a file is to be encoded, would slow `--help` down
+    from skyvec.report import answers
+
+    files = [Path(name) for name in what if Path(name).is_file()]
+    ids = [name for name in what if not Path(name).is_file()]
+    foreign = None
+    if files:
+        from skyvec.report.queries import read_queries
+
+        foreign = read_queries(survey, model, files)
+    found = answers.search(
+        survey,
+        model,
+        ids,
+        foreign=foreign,
+        k=k,
+        include_same_target=include_same_target,
+        combine="mean" if combine else "best" if nearest else "each",
+    )
+    show(found.table, form, out)
+
+
+@guarded
+def outliers(
+    survey: Survey,
+    model: Model,
+    n: Annotated[int, typer.Option("-n", help="How many to show; 0 = all.", min=0)] = 20,
+    k: Annotated[int, typer.Option("-k", help="Similarity to which neighbour.", min=1)] = 5,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """List the objects that are least like any other, oddest first.
+
+    Similarity is the cosine to the k-th nearest other object: 1 finds what is alone, 5 also pairs
+    and small groups of odd things. An object stands in the list by its oddest segment.
+    """
+    # late: Faiss would slow `--help` down
+    from skyvec.report import answers
+
+    table = answers.outliers(survey, model, k=k).table
+    show(table.slice(0, n) if n else table, form, out)
+
+
+@guarded
+def cluster(
+    survey: Survey,
+    model: Model,
+    min_size: Annotated[int, typer.Option(help="Fewest members of a cluster.", min=2)] = 10,
+    selection: Annotated[
+        str, typer.Option(help="eom = what lasts longest, leaf = the finest clusters.")
+    ] = "eom",
+    members: Annotated[
+        bool, typer.Option("--members", help="A row a segment instead of a row a cluster.")
+    ] = False,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Group the segments (HDBSCAN): sizes, rarity; what fits nowhere stays noise (-1)."""
+    # late: Numba and HDBSCAN would slow `--help` down
+    from skyvec.report import answers
+
+    answer = answers.clusters(survey, model, min_size=min_size, selection=selection)
+    facts = answer.facts
+    say(
+        f"{facts['clusters']:,} clusters with {facts['clustered']:,} segments; "
+        f"{facts['noise']:,} in none"
+    )
+    show(answer.table if members else answers.cluster_sizes(answer.table), form, out)
+
+
+@guarded
+def map_(
+    survey: Survey,
+    model: Model,
+    seed: Seed = 0,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Lay all segments out on a plane (t-SNE), alike beside alike.
+
+    The picture lies beside the table under answers/; distances between islands mean little.
+    """
+    # late: openTSNE and Matplotlib would slow `--help` down
+    from skyvec.report.atlas import map_with_picture
+
+    answer, picture = map_with_picture(survey, model, seed=seed)
+    say(f"picture: {picture}")
+    show(answer.table, form, out)
+
+
+@guarded
+def probe(
+    survey: Survey,
+    model: Model,
+    label: Annotated[
+        str | None, typer.Option(help="Column that holds the classes.", show_default=False)
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Put the hand-crafted codes beside the model's.")
+    ] = True,
+    seed: Seed = 0,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Measure how much the vectors know of known classes: macro-F1 with 95 % intervals.
+
+    Nearest neighbours, a linear classifier and a random forest are trained on the frozen vectors
+    of some objects and tested on others. Missing baselines are made first.
+    """
+    # late: torch and scikit-learn would slow `--help` down
+    from skyvec.report.baselines import compare
+
+    with bar("baselines") as progress:
+        table = compare(
+            survey, model, label=label, baselines=baselines, seed=seed, progress=progress
+        )
+    show(table, form, out)
+
+
+@guarded
+def report(
+    survey: Survey,
+    model: Model,
+    label: Annotated[
+        str | None, typer.Option(help="Column that holds the classes.", show_default=False)
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Put the hand-crafted codes beside the model's.")
+    ] = True,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Copy the page to this file.", show_default=False),
+    ] = None,
+) -> None:
+    """Write all answers as one self-contained HTML page, pictures included."""
+    # late: torch and Matplotlib would slow `--help` down
+    from skyvec.report.html import report as write_report
+    from skyvec.store import write_text
+
+    with bar("report") as progress:
+        path = write_report(
+            survey, model, label=label, with_baselines=baselines, seed=seed, progress=progress
+        )
+    if out is not None:
+        write_text(out, path.read_text(encoding="utf-8"))
+    typer.echo(out or path)

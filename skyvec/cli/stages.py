@@ -1,0 +1,199 @@
+"""The stages of the river as commands: ingest, train, encode, info."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
+
+RECIPES = (
+    Path(__file__).parents[2] / "recipes",
+    Path(sys.prefix) / "share" / "skyvec" / "recipes",
+)
+"""Where recipes lie: in a checkout, and in an environment that skyvec was installed into."""
+
+MOST_REASONS = 5
+
+
+def find_recipe(recipe: str) -> Path:
+    """Give the file of a recipe: a path, or the name of one that comes with skyvec.
+
+    Raises:
+        ValueError: There is none; the message names those there are.
+    """
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = {path.stem: path for folder in RECIPES for path in sorted(folder.glob("*.toml"))}
+    if recipe.removesuffix(".toml") in shipped:
+        return shipped[recipe.removesuffix(".toml")]
+    raise ValueError(
+        f"no recipe {recipe!r}: it is neither a file nor one of {', '.join(sorted(shipped))}"
+    )
+
+
+@guarded
+def ingest(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Light-curve files, and folders that stand for theirs.")
+    ],
+    survey: Survey,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            "-c",
+            help="Of tables: ROLE=NAME, such as hjd=HJD, mag=V, err=e_V, id=star; again for more.",
+            show_default=False,
+        ),
+    ] = None,
+    value: Annotated[
+        str, typer.Option(help="Of tables: mag or flux, with a unit if known: 'flux (nJy)'.")
+    ] = "",
+    time_format: Annotated[
+        str, typer.Option(help="Of tables: MJD, JD, JD-2450000, BTJD, ...; guessed if not given.")
+    ] = "",
+    time_scale: Annotated[str, typer.Option(help="Of tables: UTC, TAI, TT or TDB.")] = "",
+    bands: Annotated[
+        str, typer.Option(help="Of tables: names of the band codes 0, 1, ..., such as g,r,i.")
+    ] = "",
+    flux_column: Annotated[
+        str, typer.Option(help="Of TESS and Kepler files: pdcsap, sap or a column.")
+    ] = "pdcsap",
+    quality: Annotated[
+        str,
+        typer.Option(help="Of TESS and Kepler files: none, default, hard, hardest or bits."),
+    ] = "default",
+    max_points: Annotated[
+        int, typer.Option(help="Refuse a curve with more points; 0 = two million.", min=0)
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read files.", min=1)] = 1,
+) -> None:
+    """Read light-curve files into a survey: TESS and Kepler FITS, Parquet, CSV, ECSV, VOTable.
+
+    What cannot be taken becomes a row in rejects/ with its reason. Run again it goes on where it
+    was stopped; more files can be added at any time.
+    """
+    # late: Astropy and PyArrow would slow `--help` down
+    from skyvec.ingest import ingest as ingest_files
+    from skyvec.io.segments import MAX_POINTS
+    from skyvec.report.facts import reject_reasons
+    from skyvec.store import read_rejects
+
+    with bar("ingesting") as progress:
+        counts = ingest_files(
+            survey,
+            sources,
+            flux_column=flux_column,
+            quality=int(quality) if quality.isdigit() else quality,
+            columns=_pairs(columns or []),
+            time=f"{time_format} {time_scale}".strip(),
+            values=value,
+            bands=[band.strip() for band in bands.split(",") if band.strip()],
+            max_points=max_points or MAX_POINTS,
+            workers=workers,
+            progress=progress,
+        )
+    say(
+        f"{counts.items:,} light curves in: {counts.segments:,} stored "
+        f"({counts.new_segments:,} now) of {counts.objects:,} objects, "
+        f"{counts.rejects:,} rejected ({counts.new_rejects:,} now)"
+    )
+    if counts.rejects:
+        reasons = reject_reasons(read_rejects(survey))
+        for reason, n in list(reasons.items())[:MOST_REASONS]:
+            say(f"  {n:,}  {reason}")
+        if len(reasons) > MOST_REASONS:
+            say(f"  and {len(reasons) - MOST_REASONS:,} other reasons; see `skyvec info {survey}`")
+
+
+def _pairs(columns: list[str]) -> dict[str, str]:
+    pairs = [column.partition("=") for column in columns]
+    for column, (role, equals, name) in zip(columns, pairs):
+        if not (role and equals and name):
+            raise ValueError(f"--column {column} must be ROLE=NAME, such as mag=V")
+    return {role: name for role, _, name in pairs}
+
+
+@guarded
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")],
+    survey: Survey,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the model.", show_default=False)
+    ] = "",
+    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")] = "cpu",
+) -> None:
+    """Train a model on the light curves of a survey, without labels.
+
+    Killed at any moment, it goes on where it was when run again, and ends with the same weights.
+    """
+    path = find_recipe(recipe)
+    # late: torch would slow `--help` down
+    import torch
+
+    from skyvec.checkpoint import read_recipe
+    from skyvec.train import Progress, TrainingError
+    from skyvec.train import train as train_model
+
+    if threads:
+        torch.set_num_threads(threads)
+    with bar("training") as progress:
+
+        def step(state: Progress) -> None:
+            note = f"loss {state.loss:.4f}  validation {state.valid:.4f}  best {state.best:.4f}"
+            progress(state.step, state.steps, note)
+
+        try:
+            folder = train_model(
+                survey, read_recipe(path), name or path.stem, progress=step, device=device
+            )
+        except TrainingError as error:
+            raise ValueError(str(error)) from error
+    say(f"trained {folder}")
+
+
+@guarded
+def encode(
+    name: Annotated[str, typer.Argument(help="Name of a trained model of the survey.")],
+    survey: Survey,
+    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
+) -> None:
+    """Turn every light curve of a survey into its vector.
+
+    Only what this model has not encoded yet is encoded; new objects can be added at any time. The
+    names statistics and features stand for the two hand-crafted codes, which need no training.
+    """
+    # late: torch would slow `--help` down
+    from skyvec.encode import encode as encode_survey
+    from skyvec.store import latents_folder
+
+    with bar("encoding") as progress:
+        done = encode_survey(survey, name, progress=progress, threads=threads or None)
+    say(f"encoded {done:,} segments now; the vectors lie in {latents_folder(survey, name)}")
+
+
+@guarded
+def info(
+    survey: Annotated[Path, typer.Argument(help="Folder of the survey.")],
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Count what a survey holds: objects, segments, rejects and why, bands, models, latents."""
+    # late: PyArrow would slow `--help` down
+    import json
+
+    from skyvec.report import facts, tables
+    from skyvec.store import write_text
+
+    found = facts.survey_facts(survey)
+    if tables.choose_format(form, out) == "json":
+        text = json.dumps(found, indent=1) + "\n"
+        if out is None:
+            sys.stdout.write(text)
+        else:
+            write_text(out, text)
+        return
+    show(facts.facts_table(found), form, out)

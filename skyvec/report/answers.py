@@ -1,0 +1,412 @@
+"""Questions to the latents of a survey, each answered by a table that is kept in the survey."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from skyvec import store
+from skyvec.analysis import clusters as groups
+from skyvec.analysis import maps, neighbours, probes
+from skyvec.analysis import outliers as oddities
+from skyvec.report.remember import Answer, remember
+from skyvec.schema import Catalog, Ints, Latents, Strings
+
+LABELS = ("label", "class", "type")
+"""Columns that are taken for classes where none is named."""
+
+ODD_NEIGHBOUR = 5
+"""The similarity to this neighbour ranks oddities: a pair of alike odd things is still found."""
+
+MIN_CLUSTER = 10
+"""Fewest segments that make a cluster."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What to search with, where it is not in the survey.
+
+    Args:
+        name: Of each query, shape (q,).
+        target: Object of each, shape (q,); other segments of it are not wanted as answers.
+        vectors: From the model that is searched, float32, shape (q, d).
+        digest: Hash of where they came from.
+    """
+
+    name: Strings
+    target: Strings
+    vectors: NDArray[np.float32]
+    digest: str
+
+
+# --- search -----------------------------------------------------------------------------------
+
+
+def search(
+    survey: Path,
+    model: str,
+    ids: Sequence[str],
+    *,
+    foreign: Queries | None = None,
+    k: int = 5,
+    include_same_target: bool = False,
+    combine: str = "each",
+) -> Answer:
+    """Find the segments most alike to some of the survey, to foreign ones, or to all together.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are searched.
+        ids: Segments or targets of the survey.
+        foreign: Queries from elsewhere.
+        k: How many neighbours of each.
+        include_same_target: Let other segments of a query's target answer too.
+        combine: ``each``, ``mean`` or ``best``; see :func:`skyvec.analysis.neighbours.search`.
+
+    Returns:
+        Columns query, rank, id, target, similarity, distance, ra, dec.
+
+    Raises:
+        KeyError: An id is not there.
+        ValueError: There is no query, or k < 1.
+    """
+    arguments: dict[str, Any] = {
+        "ids": list(ids),
+        "foreign": foreign.digest if foreign is not None else "",
+        "k": k,
+        "include_same_target": include_same_target,
+        "combine": combine,
+    }
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = _latents(survey, model)
+        parts = _search_all(
+            latents, ids, foreign, k, exclude=not include_same_target, combine=combine
+        )
+        return pa.concat_tables(parts), {"k": k, "searched": len(latents)}
+
+    return remember(survey, "search", model, arguments, make)
+
+
+def _search_all(
+    latents: Latents,
+    ids: Sequence[str],
+    foreign: Queries | None,
+    k: int,
+    *,
+    exclude: bool,
+    combine: str,
+) -> list[pa.Table]:
+    if foreign is None:
+        found = neighbours.search(
+            latents, list(ids), k, combine=combine, exclude_same_target=exclude
+        )
+        return [_neighbours_table(found)]
+    if combine != "each":
+        rows = [neighbours.find_rows(latents, name) for name in ids]
+        own = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
+        among = np.ones(len(latents), bool)
+        among[own] = False
+        targets = np.concatenate([latents.target[own], foreign.target])
+        vectors = np.concatenate([latents.vectors[own], foreign.vectors])
+        found = neighbours.search(
+            latents,
+            vectors,
+            k,
+            combine=combine,
+            exclude_targets=targets.tolist() if exclude else (),
+            among=among,
+        )
+        return [_neighbours_table(found, " + ".join([*ids, *foreign.name.tolist()]))]
+    parts = _search_all(latents, ids, None, k, exclude=exclude, combine=combine) if ids else []
+    for name, target, vector in zip(foreign.name, foreign.target, foreign.vectors):
+        found = neighbours.search(
+            latents, vector[None], k, exclude_targets=[str(target)] if exclude else ()
+        )
+        parts.append(_neighbours_table(found, str(name)))
+    return parts
+
+
+def _neighbours_table(found: neighbours.Neighbours, query: str | None = None) -> pa.Table:
+    return pa.table(
+        {
+            "query": found.query if query is None else np.full(len(found), query),
+            "rank": found.rank,
+            "id": found.id,
+            "target": found.target,
+            "similarity": found.similarity,
+            "distance": found.distance,
+            "ra": found.ra,
+            "dec": found.dec,
+        }
+    )
+
+
+# --- oddities ---------------------------------------------------------------------------------
+
+
+def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
+    """Rank all objects by their similarity to the k-th nearest other object, lowest first.
+
+    Segments without a point in the model's bands have the zero vector, which has no direction;
+    they are left out and counted.
+
+    Returns:
+        One row an object, by its oddest segment: columns rank, id, target, similarity, density,
+        density_ratio, segments, error, ra, dec.
+    """
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = _latents(survey, model)
+        usable = np.any(latents.vectors != 0, axis=1)
+        asked = latents.take(usable)
+        found = oddities.outliers(asked, None, k)
+        table = pa.table(
+            {
+                "rank": np.arange(1, len(found) + 1),
+                "id": found.id,
+                "target": found.target,
+                "similarity": found.similarity,
+                "density": found.density,
+                "density_ratio": found.density_ratio,
+                "segments": found.segments,
+                "error": asked.error[found.rows],
+                "ra": found.ra,
+                "dec": found.dec,
+            }
+        )
+        return table, {"k": k, "without_points": int((~usable).sum())}
+
+    return remember(survey, "outliers", model, {"k": k}, make)
+
+
+# --- groups -----------------------------------------------------------------------------------
+
+
+def clusters(
+    survey: Path, model: str, *, min_size: int = MIN_CLUSTER, selection: str = "eom"
+) -> Answer:
+    """Group all segments (HDBSCAN); what fits nowhere is -1.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are grouped.
+        min_size: Fewest segments of a cluster.
+        selection: ``eom`` for the clusters that last longest, ``leaf`` for the finest.
+
+    Returns:
+        One row a segment, in the order of the latents: columns id, target, cluster (0 the
+        largest), probability, rarity [dex], ra, dec. Segments without points are in no cluster.
+    """
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = _latents(survey, model)
+        usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
+        found = groups.cluster(
+            latents.take(usable), min_cluster_size=min_size, selection=selection
+        )
+        cluster = np.full(len(latents), groups.NOISE, np.int64)
+        probability, rarity = np.zeros(len(latents)), np.full(len(latents), np.nan)
+        cluster[usable], probability[usable] = found.label, found.probability
+        rarity[usable] = found.rarity
+        table = pa.table(
+            {
+                "id": latents.id,
+                "target": latents.target,
+                "cluster": cluster,
+                "probability": probability,
+                "rarity": rarity,
+                "ra": latents.ra,
+                "dec": latents.dec,
+            }
+        )
+        n_noise = int((cluster == groups.NOISE).sum())
+        return table, {
+            "clusters": len(found.size),
+            "clustered": len(latents) - n_noise,
+            "noise": n_noise,
+            "min_size": min_size,
+            "selection": selection,
+        }
+
+    arguments = {"min_size": min_size, "selection": selection}
+    return remember(survey, "cluster", model, arguments, make)
+
+
+def cluster_sizes(table: pa.Table, labels: Strings | None = None) -> pa.Table:
+    """Count each cluster, the largest first and the segments in none (-1) last.
+
+    Args:
+        table: The rows of :func:`clusters`.
+        labels: Class of each segment, an empty string where unknown, shape (n,).
+
+    Returns:
+        Columns cluster, segments, objects, share, rarity [dex], example (the segment deepest in
+        the cluster), and with labels the commonest class and its share of the labelled members.
+    """
+    cluster = table["cluster"].to_numpy()
+    target, ids = (np.array(table[name].to_pylist(), np.str_) for name in ("target", "id"))
+    probability = table["probability"].to_numpy()
+    names = np.unique(cluster)
+    order = np.r_[names[names >= 0], names[names < 0]]
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("cluster", "segments", "objects", "share", "rarity", "example")
+    }
+    if labels is not None:
+        columns |= {"commonest class": [], "of labelled": []}
+    for name in order:
+        own = np.flatnonzero(cluster == name)
+        share = len(own) / len(cluster)
+        columns["cluster"].append(int(name))
+        columns["segments"].append(len(own))
+        columns["objects"].append(len(np.unique(target[own])))
+        columns["share"].append(share)
+        columns["rarity"].append(float(-np.log10(share)) if name >= 0 else float("nan"))
+        columns["example"].append(str(ids[own[np.argmax(probability[own])]]))
+        if labels is not None:
+            kinds, counts = np.unique(labels[own][labels[own] != ""], return_counts=True)
+            most = int(np.argmax(counts)) if len(counts) else 0
+            columns["commonest class"].append(str(kinds[most]) if len(counts) else "")
+            columns["of labelled"].append(counts[most] / counts.sum() if len(counts) else np.nan)
+    return pa.table(columns)
+
+
+def purity(cluster: Ints, labels: Strings) -> float:
+    """Share of the labelled segments in clusters whose class is the commonest of their cluster."""
+    known = (cluster >= 0) & (labels != "")
+    if not known.any():
+        return float("nan")
+    kinds = np.unique(labels[known], return_inverse=True)[1]
+    counts = np.zeros((int(cluster.max()) + 1, int(kinds.max()) + 1))
+    np.add.at(counts, (cluster[known], kinds), 1)
+    return float(counts.max(axis=1).sum() / known.sum())
+
+
+# --- the map ----------------------------------------------------------------------------------
+
+
+def tsne(survey: Path, model: str, *, seed: int = 0) -> Answer:
+    """Lay all segments out on a plane, alike beside alike (t-SNE).
+
+    Returns:
+        One row a segment, in the order of the latents: columns id, target, x, y, ra, dec.
+    """
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = _latents(survey, model)
+        xy = maps.tsne_map(latents, rng=np.random.default_rng(seed))
+        table = pa.table(
+            {
+                "id": latents.id,
+                "target": latents.target,
+                "x": xy[:, 0],
+                "y": xy[:, 1],
+                "ra": latents.ra,
+                "dec": latents.dec,
+            }
+        )
+        return table, {"seed": seed}
+
+    return remember(survey, "map", model, {"seed": seed}, make)
+
+
+# --- classes ----------------------------------------------------------------------------------
+
+
+def label_column(catalog: Catalog, label: str | None) -> str:
+    """Choose the column of classes.
+
+    Args:
+        catalog: Of the survey.
+        label: A name; None = the first of ``label``, ``class`` and ``type`` with two classes at
+            least, an empty string = none.
+
+    Returns:
+        The name, or an empty string where there are no classes.
+
+    Raises:
+        ValueError: The column named is not there.
+    """
+    if label:
+        if label not in catalog.columns:
+            known = ", ".join(sorted(catalog.columns)) or "none"
+            raise ValueError(f"no column {label!r} in the survey; there are {known}")
+        return label
+    if label is None:
+        for name in LABELS:
+            if name in catalog.columns and len(np.unique(_texts(catalog.columns[name]))) > 1:
+                return name
+    return ""
+
+
+def labels_of(catalog: Catalog, column: str, ids: Strings) -> Strings:
+    """Class of each segment, an empty string where it has none, in the order of ``ids``."""
+    order = np.argsort(catalog.id, kind="stable")
+    rows = order[np.searchsorted(catalog.id[order], ids)]
+    return _texts(catalog.columns[column])[rows]
+
+
+def _texts(column: np.ndarray) -> Strings:
+    text = column.astype(np.str_)
+    return np.where(np.isin(text, probes.UNLABELLED), "", text)
+
+
+def probe(survey: Path, model: str, *, label: str | None = None, seed: int = 0) -> Answer:
+    """Measure what classifiers on the frozen vectors reach on objects they have not seen.
+
+    Returns:
+        One row: columns model, numbers, segments, objects, classes, and for knn, linear and
+        forest the macro-F1 with its 95 % interval (``knn_f1``, ``knn_low``, ``knn_high``, ...),
+        and ``majority_f1``, that of always naming the commonest class.
+
+    Raises:
+        ValueError: The survey has no classes, or too few of each.
+    """
+    catalog = store.read_catalog(survey)
+    column = label_column(catalog, label)
+    if not column:
+        raise ValueError(
+            f"{survey} has no column of classes ({', '.join(LABELS)}); name one with --label"
+        )
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = _latents(survey, model)
+        labels = labels_of(catalog, column, latents.id)
+        rng = np.random.default_rng(seed)
+        rows = probes.probe(latents.vectors, labels, latents.target, rng=rng)
+        return _probe_table(model, latents.vectors.shape[1], rows), {
+            "label": column,
+            "classes": list(rows[0].classes),
+            "left_out": rows[0].left_out,
+        }
+
+    return remember(survey, "probe", model, {"label": column, "seed": seed}, make)
+
+
+def _probe_table(model: str, width: int, rows: Sequence[probes.ProbeRow]) -> pa.Table:
+    first = rows[0]
+    columns: dict[str, list[Any]] = {
+        "model": [model],
+        "numbers": [width],
+        "segments": [first.segments],
+        "objects": [first.targets],
+        "classes": [len(first.classes)],
+    }
+    for row in rows:
+        columns[f"{row.probe}_f1"] = [row.macro_f1]
+        if row.probe != "majority":
+            columns[f"{row.probe}_low"] = [row.macro_f1_low]
+            columns[f"{row.probe}_high"] = [row.macro_f1_high]
+    columns["majority_f1"] = columns.pop("majority_f1")
+    return pa.table(columns)
+
+
+def _latents(survey: Path, model: str) -> Latents:
+    latents = store.read_latents(survey, model)
+    if not len(latents):
+        raise store.StoreError(f"{survey} has no objects; ingest some, then encode again")
+    return latents

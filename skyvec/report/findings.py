@@ -1,0 +1,47 @@
+"""What a report found, in a few sentences with figures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from skyvec import store
+from skyvec.report import answers, baselines
+from skyvec.sim.lightcurves import ODDITY
+
+N_ODDEST = 20
+
+
+def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
+    """Say how well a simulated survey's truth was found again, from answers that are stored.
+
+    Args:
+        survey: A survey with classes, among them the planted oddities.
+        model: Name of the model.
+        seed: Of the probe.
+
+    Returns:
+        Three sentences: oddities, clusters, classes beside the hand-crafted codes.
+    """
+    catalog = store.read_catalog(survey)
+    column = answers.label_column(catalog, None)
+    said = []
+    oddest = np.array(answers.outliers(survey, model).table["target"].to_pylist()[:N_ODDEST])
+    planted = np.unique(catalog.target[catalog.columns[column].astype(np.str_) == ODDITY])
+    hits = int(np.isin(planted, oddest).sum())
+    said.append(f"{hits} of {len(planted)} planted oddities are among the {len(oddest)} oddest")
+    found = answers.clusters(survey, model)
+    ids = np.array(found.table["id"].to_pylist(), np.str_)
+    pure = answers.purity(
+        found.table["cluster"].to_numpy(), answers.labels_of(catalog, column, ids)
+    )
+    said.append(
+        f"{found.facts['clusters']} clusters hold {found.facts['clustered']:,} segments, "
+        f"{100 * pure:.0f} % of them with the commonest class of their cluster"
+    )
+    rows = baselines.compare(survey, model, seed=seed).to_pylist()
+    others = ", ".join(f"{row['model']} {row['knn_f1']:.3f}" for row in rows[1:])
+    said.append(
+        f"nearest neighbours name {rows[0]['classes']} classes with macro-F1 "
+        f"{rows[0]['knn_f1']:.3f} (hand-crafted codes: {others})"
+    )
+    return said

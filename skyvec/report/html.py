@@ -1,0 +1,411 @@
+"""One survey and one model as one self-contained HTML file, with its pictures beside it."""
+
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from skyvec import __version__, checkpoint, store
+from skyvec.encode import reconstruct
+from skyvec.prep.codes import BASELINES
+from skyvec.prep.lightcurves import Prepared, prepare
+from skyvec.report import answers, baselines, page, pictures
+from skyvec.report.atlas import xy
+from skyvec.report.facts import survey_facts
+from skyvec.report.page import Section
+from skyvec.report.remember import Answer
+from skyvec.schema import LightCurves
+
+N_ODDEST = 20
+N_CLUSTERS = 12
+N_MEMBERS = 5
+N_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class _Material:
+    """All that the sections are made from."""
+
+    survey: Path
+    model: str
+    folder: Path
+    outliers: Answer
+    clusters: Answer
+    map: Answer
+    rng: np.random.Generator
+
+    def draw(self, name: str, figure: Figure, caption: str) -> str:
+        """Save a picture beside the page and give it as HTML."""
+        content = pictures.png(figure)
+        path = self.folder / f"{name}.png"
+        store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
+        return page.picture(content, caption)
+
+    def curves(self, ids: Sequence[str]) -> tuple[LightCurves, Prepared]:
+        """Read curves, as they are and on their own scale; times are not rounded for drawing."""
+        found = store.find_curves(self.survey, ids)
+        return found, prepare(found, round_days=0)
+
+
+def report(
+    survey: Path,
+    model: str,
+    *,
+    label: str | None = None,
+    with_baselines: bool = True,
+    examples: int = 3,
+    seed: int = 0,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> Path:
+    """Ask a survey every question and write the answers as one HTML file.
+
+    Args:
+        survey: The survey's folder.
+        model: Name of the model whose latents are asked.
+        label: Column of the catalogue that holds classes; none = the first of ``label``, ``class``
+            and ``type`` that there is, an empty string = no classes.
+        with_baselines: Put the hand-crafted codes beside the model, where there are classes.
+        examples: How many example searches to draw.
+        seed: Of the choice of examples and of the analysis.
+        progress: Called with the parts done, all parts, and the one at work.
+
+    Returns:
+        The file ``report.html``; every picture lies beside it as PNG.
+
+    Raises:
+        StoreError: There are no latents of this model.
+    """
+    latents = store.read_latents(survey, model)
+    catalog = store.read_catalog(survey)
+    column = answers.label_column(catalog, label)
+    folder = store.answers_folder(survey, "report", model)
+
+    def at_work(i: int, what: str) -> None:
+        if progress is not None:
+            progress(i, 6, what)
+
+    at_work(0, "outliers")
+    outliers = answers.outliers(survey, model)
+    at_work(1, "clusters")
+    clusters = answers.clusters(survey, model)
+    at_work(2, "map")
+    tsne = answers.tsne(survey, model, seed=seed)
+    material = _Material(
+        survey, model, folder, outliers, clusters, tsne, np.random.default_rng(seed)
+    )
+    at_work(3, "probe")
+    probe = _probe_section(material, column, with_baselines, seed) if column else None
+    at_work(4, "pictures")
+    labels = answers.labels_of(catalog, column, latents.id) if column else None
+    sections = [
+        _survey_section(material),
+        _model_section(material, latents.vectors.shape[1]),
+        probe,
+        _map_section(material, labels),
+        _clusters_section(material, labels),
+        _samples_section(material),
+        _oddest_section(material, labels),
+        _search_section(material, examples),
+        _reconstruction_section(material),
+        _sky_section(material),
+        _recipe_section(material),
+    ]
+    at_work(5, "page")
+    text = page.page(
+        f"{survey_facts(survey)['name']} as seen by {model}",
+        f"{len(latents):,} light curves, each turned into {latents.vectors.shape[1]} numbers "
+        "without labels; every answer below compares those numbers only.",
+        [section for section in sections if section is not None],
+        f"Made by skyvec {__version__} from the latents of {model} ({latents.model_hash[:12]}).",
+    )
+    path = folder / "report.html"
+    store.write_text(path, text)
+    at_work(6, "")
+    return path
+
+
+# --- sections ---------------------------------------------------------------------------------
+
+
+def _survey_section(material: _Material) -> Section:
+    facts = survey_facts(material.survey)
+    names = ("objects", "segments", "points", "rejects")
+    body = page.counts(
+        {name: facts[name] for name in names} | {"bands": ", ".join(facts["bands"])}
+    )
+    reasons = list(facts["reject_reasons"].items())[:12]
+    if reasons:
+        table = {"rejected because": [r for r, _ in reasons], "rows": [n for _, n in reasons]}
+        body += page.table(pa.table(table))
+    return Section(
+        "survey",
+        "Survey",
+        "Objects are different targets; a segment is one light curve (a sector, a quarter, a "
+        "whole campaign). What could not be read was rejected with its reason.",
+        body,
+    )
+
+
+def _model_section(material: _Material, width: int) -> Section:
+    folder = store.model_folder(material.survey, material.model)
+    scores = json.loads((folder / checkpoint.SCORES).read_text(encoding="utf-8"))
+    if material.model in BASELINES:
+        body = page.counts({"code": material.model, "numbers a curve": width})
+        return Section(
+            "model", "Model", "A hand-crafted code: scaled on the train split, not learned.", body
+        )
+    losses = scores["losses"]
+    body = page.counts(
+        {
+            "network": scores["model"],
+            "numbers a curve": width,
+            "weights": scores["parameters"],
+            "best of steps": f"{scores['best_step']:,} / {scores['steps']:,}",
+            "training time [s]": round(float(scores["seconds"]), 1),
+        }
+    )
+    parts = {part: losses.get(part, {}) for part in ("train", "valid", "test")}
+    names = sorted({name for values in parts.values() for name in values})
+    columns: dict[str, Any] = {"split": list(parts)}
+    columns["curves"] = [scores["curves"].get(part, 0) for part in parts]
+    for name in names:
+        columns[name] = [values.get(name, float("nan")) for values in parts.values()]
+    body += page.table(pa.table(columns))
+    history = scores["history"]
+    if history:
+        step = np.array([entry["step"] for entry in history], float)
+        curves = {
+            "training": (step, np.array([entry["train"] for entry in history], float)),
+            "validation": (step, np.array([entry["valid"] for entry in history], float)),
+        }
+        caption = "Loss while training; the weights of the best validation step are kept."
+        body += material.draw("loss", pictures.loss_picture(curves), caption)
+    text = f"hash     {scores['hash']}\nmade by  skyvec {scores['skyvec']}"
+    return Section(
+        "model",
+        "Model",
+        "Splits are made by object: no star of the test split was trained on, in any sector.",
+        body + page.code(text),
+    )
+
+
+def _probe_section(material: _Material, column: str, with_baselines: bool, seed: int) -> Section:
+    rows = baselines.compare(
+        material.survey, material.model, label=column, baselines=with_baselines, seed=seed
+    )
+    facts = answers.probe(material.survey, material.model, label=column, seed=seed).facts
+    few = ", ".join(f"{name} ({n})" for name, n in facts["left_out"].items())
+    left_out = f" Left out, with too few objects: {few}." if few else ""
+    return Section(
+        "probe",
+        "What the vectors know",
+        f"Classes (column {column}) were used only here: classifiers are trained on the frozen "
+        "vectors of some objects and tested on others. Macro-F1, 1 = perfect, with its 95 % "
+        f"interval; hand-crafted codes stand beside the learned one.{left_out}",
+        page.table(rows, own=material.model),
+    )
+
+
+def _map_section(material: _Material, labels: np.ndarray | None) -> Section:
+    places = xy(material.map)
+    cluster = _column(material.clusters.table, "cluster")
+    rows = {name: i for i, name in enumerate(material.map.table["id"].to_pylist())}
+    oddest = np.array([rows[i] for i in material.outliers.table["id"].to_pylist()[:N_ODDEST]])
+    figure = pictures.map_picture(places, cluster, marked=oddest)
+    caption = (
+        "Every light curve as one point (t-SNE of its vector), coloured by cluster; grey points "
+        f"belong to none. Rings: the {len(oddest)} most dissimilar."
+    )
+    body = material.draw("map", figure, caption)
+    if labels is not None and (labels != "").any():
+        caption = "The same map, coloured by the classes of the catalogue, which no step used."
+        body += material.draw("map-classes", pictures.label_map(places, labels), caption)
+    return Section(
+        "map",
+        "Map",
+        "Near points are alike. Distances between islands mean little.",
+        body,
+    )
+
+
+def _clusters_section(material: _Material, labels: np.ndarray | None) -> Section:
+    table = answers.cluster_sizes(material.clusters.table, labels)
+    facts = material.clusters.facts
+    body = page.counts(
+        {
+            "clusters": facts["clusters"],
+            "segments in clusters": facts["clustered"],
+            "segments in none": facts["noise"],
+        }
+    )
+    body += page.table(table.slice(0, 40))
+    if table.num_rows > 40:
+        body += f"<p>... and {table.num_rows - 40:,} smaller ones in clusters.parquet.</p>"
+    return Section(
+        "clusters",
+        "Clusters",
+        "HDBSCAN on the vectors themselves, not on the map. The size of a cluster says how common "
+        "its behaviour is; rarity is -log10 of its share of all segments.",
+        body,
+    )
+
+
+def _samples_section(material: _Material) -> Section | None:
+    table = material.clusters.table
+    cluster = _column(table, "cluster")
+    names, counts = np.unique(cluster[cluster >= 0], return_counts=True)
+    if not len(names):
+        return None
+    largest = names[np.argsort(-counts, kind="stable")][:N_CLUSTERS]
+    size = dict(zip(names.tolist(), counts.tolist()))
+    rows = {
+        int(name): np.sort(
+            material.rng.choice(
+                np.flatnonzero(cluster == name), min(N_MEMBERS, size[int(name)]), replace=False
+            )
+        )
+        for name in largest
+    }
+    wanted = np.concatenate(list(rows.values()))
+    ids = np.array(table["id"].to_pylist())[wanted].tolist()
+    _, prepared = material.curves(ids)
+    place = {int(row): i for i, row in enumerate(wanted)}
+    members = {name: [place[int(r)] for r in own] for name, own in rows.items()}
+    figure = pictures.cluster_samples(prepared, members, size)
+    return Section(
+        "samples",
+        "Samples of the largest clusters",
+        f"{N_MEMBERS} members of each, drawn at random; colours as on the map. Each curve is on "
+        "its own scale.",
+        material.draw("clusters", figure, "One row a cluster."),
+    )
+
+
+def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
+    table = material.outliers.table.slice(0, N_ODDEST)
+    ids = table["id"].to_pylist()
+    _, prepared = material.curves(ids)
+    captions = [
+        "{rank}. {id}\nsimilarity {similarity:.3f}, density {density_ratio:.2f}".format(**row)
+        for row in table.to_pylist()
+    ]
+    figure = pictures.curve_grid(prepared, np.arange(len(ids)), captions)
+    similarity = _column(material.outliers.table, "similarity")
+    k = int(material.outliers.facts["k"])
+    histogram = pictures.similarity_histogram(similarity, similarity[: len(ids)], k=k)
+    body = material.draw("outliers", figure, f"The {len(ids)} most dissimilar, oddest first.")
+    body += material.draw("similarity", histogram, "How alike is the neighbour?")
+    if labels is not None:
+        by_id = dict(zip(material.map.table["id"].to_pylist(), labels.tolist()))
+        table = table.append_column("class", pa.array([by_id[i] for i in ids], pa.string()))
+    return Section(
+        "outliers",
+        "Most dissimilar",
+        f"Each object once, ranked by cosine similarity to its nearest other object number {k}, "
+        "lowest first. Density is that of the place against its surroundings: 1 = as dense, "
+        "far below 1 = alone beside a dense group.",
+        body + page.table(table),
+    )
+
+
+def _search_section(material: _Material, examples: int) -> Section | None:
+    cluster = _column(material.clusters.table, "cluster")
+    names = np.unique(cluster[cluster >= 0])[: 2 * examples : 2]
+    ids = np.array(material.clusters.table["id"].to_pylist())
+    chosen = [str(material.rng.choice(ids[cluster == name])) for name in names]
+    chosen = (chosen + ids[: examples - len(chosen)].tolist())[:examples]
+    if not chosen:
+        return None
+    body = ""
+    for i, query in enumerate(chosen):
+        found = answers.search(material.survey, material.model, [query], k=N_NEIGHBOURS).table
+        neighbours = found["id"].to_pylist()
+        _, prepared = material.curves([query, *neighbours])
+        captions = [f"query: {query}"] + [
+            f"{row['id']}\nsimilarity {row['similarity']:.3f}" for row in found.to_pylist()
+        ]
+        colours = [pictures.QUERY_COLOUR] + [pictures.INK] * len(neighbours)
+        figure = pictures.curve_grid(
+            prepared, np.arange(len(captions)), captions, across=3, colours=colours
+        )
+        body += material.draw(f"search-{i + 1}", figure, f"The nearest to {query}.")
+    return Section(
+        "search",
+        "Example searches",
+        "The query in red, its nearest neighbours among the other targets in black.",
+        body,
+    )
+
+
+def _reconstruction_section(material: _Material) -> Section | None:
+    folder = store.model_folder(material.survey, material.model)
+    if material.model in BASELINES:
+        return None
+    ids = np.array(material.map.table["id"].to_pylist())
+    chosen = material.rng.choice(ids, min(9, len(ids)), replace=False).tolist()
+    curves, prepared = material.curves(chosen)
+    flux = reconstruct(checkpoint.load(folder), curves).flux
+    models = []
+    for i in range(len(chosen)):
+        own = slice(int(curves.offsets[i]), int(curves.offsets[i + 1]))
+        band = curves.band[own]
+        scale = prepared.scale[i, band]
+        value = (flux[own] - prepared.level[i, band]) / np.where(scale > 0, scale, 1.0)
+        known = np.isfinite(value)
+        time = curves.mjd[own] - prepared.start[i]
+        models.append(pictures.Model(time[known], value[known], band[known]))
+    figure = pictures.curve_grid(prepared, np.arange(len(chosen)), chosen, across=3, models=models)
+    caption = "Points in grey, the curve decoded from the code in orange; chosen at random."
+    return Section(
+        "reconstructions",
+        "Reconstructions",
+        "What the code has kept of a curve. Noise is not kept, and should not be.",
+        material.draw("reconstructions", figure, caption),
+    )
+
+
+def _sky_section(material: _Material) -> Section | None:
+    latents = store.read_latents(material.survey, material.model)
+    known = np.isfinite(latents.ra) & np.isfinite(latents.dec)
+    if not known.any():
+        return None
+    cluster = _column(material.clusters.table, "cluster")
+    figure = pictures.sky_picture(latents.ra, latents.dec, cluster)
+    missing = int((~known).sum())
+    note = f" {missing:,} segments have no position." if missing else ""
+    return Section(
+        "sky",
+        "On the sky",
+        "A cluster that is one place on the sky, one camera or one sector is an instrument's.",
+        material.draw("sky", figure, "ICRS, right ascension grows to the left." + note),
+    )
+
+
+def _recipe_section(material: _Material) -> Section:
+    folder = store.model_folder(material.survey, material.model)
+    path = folder / checkpoint.RECIPE
+    made = tomllib.loads((material.survey / store.SURVEY_FILE).read_text(encoding="utf-8"))
+    steps = [
+        f"{verb}: {json.dumps(facts)}"
+        for verb, notes in made.items()
+        if isinstance(notes, list)
+        for facts in notes
+    ]
+    steps += [
+        f"{answer.verb}: {json.dumps(answer.facts)}"
+        for answer in (material.outliers, material.clusters, material.map)
+    ]
+    body = page.code(path.read_text(encoding="utf-8")) + page.code("\n".join(steps))
+    return Section(
+        "recipe", "Recipe", "All that is needed to make the same vectors and answers again.", body
+    )
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy()
