@@ -7,15 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skyvec.nn.grid import (
-    Samples,
-    best_frequency,
-    fold,
-    smooth_profile,
-    soft_bin,
-    spectra,
-    sum_rows,
-)
+from skyvec.nn import grid
 from skyvec.nn.ragged import Ragged, curve_mean, random_subset
 
 CLIP = 4.0
@@ -31,7 +23,7 @@ class Views(NamedTuple):
         spectrum: log10 of the highest power in each bin of log frequency, scaled, (n, bins).
         values: Share of the points by value, square root, (n, D, levels).
         scalars: Period, its significance, moments, amplitude ..., each about unit size, (n, s).
-        grid: Mean, rms, log count and presence by time cell, (n, 4 D, K).
+        cells: Mean, rms, log count and presence by time cell, (n, 4 D, K).
         frequency: Of the period [1/day], float64, (n,).
         epoch: Time of phase zero since the batch's time origin [day], float64, (n,).
         first: Time of the first point, float64, (n,).
@@ -42,7 +34,7 @@ class Views(NamedTuple):
     spectrum: Tensor
     values: Tensor
     scalars: Tensor
-    grid: Tensor
+    cells: Tensor
     frequency: Tensor
     epoch: Tensor
     first: Tensor
@@ -149,79 +141,56 @@ class GridConv(nn.Module):
     @torch.no_grad()
     def views(self, batch: Ragged) -> Views:
         """Closed-form views; nothing here is learned."""
-        samples = _samples(batch, self.bands)
-        spectrum = spectra(
+        samples = grid.samples(batch, self.bands, CLIP)
+        spectrum = grid.spectra(
             samples, f_min=self.f_min, f_max=self.f_max, bins=self.bins, peaks=self.peaks
         )
-        frequency, shares = best_frequency(samples, spectrum.peaks)
+        frequency, shares = grid.best_frequency(samples, spectrum.peaks)
         frequency = frequency.clamp(min=1e-6)
         epoch = _epoch(samples, frequency, self.phases)
-        shifted = samples._replace(time=samples.time + (2 / frequency - epoch)[samples.series])
-        profile = smooth_profile(*fold(shifted, frequency / 2, self.phases))
+        total, weight = grid.fold(samples, frequency[:, None] / 2, self.phases, epoch)
+        seen = grid.look(batch, self.bands, cells=self.cells, levels=self.levels, clip=CLIP)
         first, span = _extent(batch)
-        values = _histogram(batch, self.bands, self.levels)
-        return Views(
-            profile,
+        views = Views(
+            grid.smooth_profile(total[:, 0], weight[:, 0]),
             (torch.log10(spectrum.highest + 1e-2) + 1.4) * 2,
-            values,
-            self._scalars(batch, frequency, shares, spectrum.peaks.power[:, 0], span),
-            self._grid(batch, first, span),
+            (seen.levels / seen.levels.sum(2, keepdim=True).clamp(min=1)).sqrt(),
+            self._scalars(batch, seen.moments, frequency, shares, spectrum.peaks.power[:, 0]),
+            _cells(seen.grid),
             frequency,
             epoch,
             first,
             span,
         )
+        return Views(*(view.to(batch.value.device) for view in views))
 
     def _scalars(
-        self, batch: Ragged, frequency: Tensor, shares: Tensor, power: Tensor, span: Tensor
+        self, batch: Ragged, moments: Tensor, frequency: Tensor, shares: Tensor, power: Tensor
     ) -> Tensor:
-        x = batch.value
-        step = functional.pad((x[1:] - x[:-1]).square(), (1, 0))
-        step[batch.offsets[:-1][batch.lengths > 0]] = 0
-        known = (~batch.error.isnan()).float()
-        error = curve_mean(batch.error.nan_to_num(0.0), batch) / curve_mean(known, batch).clamp(
-            min=1e-9
-        )
+        skew, kurtosis, step, error = moments.unbind(1)
         error = torch.where(error > 0, torch.log10(error.clamp(1e-4, 1e4)) + 0.5, 0.0)
-        has_amplitude = ~batch.amplitude.isnan()
-        amplitude = torch.where(has_amplitude, batch.amplitude + 1, 0.0).clamp(-4, 2)
+        has_amplitude = ~batch.amplitude.isnan().cpu()
+        amplitude = torch.where(has_amplitude, batch.amplitude.cpu() + 1, 0.0).clamp(-4, 2)
         columns = [
             torch.log10(frequency).float(),
             *(2 * shares - 1).unbind(1),
             2 * power - 1,
-            curve_mean(x**3, batch).clamp(-1e3, 1e3).sign()
-            * curve_mean(x**3, batch).abs().clamp(max=1e3) ** (1 / 3),
-            torch.log10(curve_mean(x**4, batch).clamp(1e-1, 1e4)) - 0.5,
-            torch.log10(curve_mean(step, batch) + 1e-3),
+            skew.sign() * skew.abs().clamp(max=1e3) ** (1 / 3),
+            torch.log10(kurtosis.clamp(1e-1, 1e4)) - 0.5,
+            torch.log10(step + 1e-3),
             error,
-            torch.log10(batch.lengths.clamp(min=1).float()) - 2.5,
+            torch.log10(batch.lengths.cpu().clamp(min=1).float()) - 2.5,
         ]
         return torch.cat([torch.stack(columns, 1), amplitude, has_amplitude.float()], 1)
 
-    def _grid(self, batch: Ragged, first: Tensor, span: Tensor) -> Tensor:
-        place = (batch.time - first[batch.curve]) / span.clamp(min=1e-6)[batch.curve]
-        row = batch.curve * self.bands + batch.band
-        x = batch.value
-        sums = soft_bin(
-            (place * (self.cells - 1)).float(),
-            row,
-            torch.stack([torch.ones_like(x), x, x * x]),
-            batch.n * self.bands,
-            self.cells,
-        ).view(3, batch.n, self.bands, self.cells)
-        count, mean = sums[0], sums[1] / sums[0].clamp(min=1e-3)
-        rms = (sums[2] / sums[0].clamp(min=1e-3) - mean**2).clamp(min=0).sqrt()
-        seen = (count > 0).float()
-        return torch.cat([mean, rms, torch.log1p(count), seen], 1)
-
     def _shape(self, views: Views) -> Tensor:
-        cells = self.grid_net(views.grid)
+        cells = self.grid_net(views.cells)
         pooled = torch.cat([cells.mean(2), cells.amax(2)], 1)
         flat = _flat(views)
         return self.to_code(self.fuse(torch.cat([flat, pooled], 1))) + self.straight(flat)
 
     def _code(self, views: Views, shape: Tensor) -> Tensor:
-        coarse = views.grid.view(-1, 4, self.bands * self.cells)[:, [0, 3]].flatten(1)
+        coarse = views.cells.view(-1, 4, self.bands * self.cells)[:, [0, 3]].flatten(1)
         exact = torch.stack([views.frequency, views.epoch, views.first, views.span], 1)
         return torch.cat([shape, self.to_trend(coarse), exact.to(shape.dtype)], 1)
 
@@ -243,24 +212,17 @@ def _flat(views: Views) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
-def _samples(batch: Ragged, bands: int) -> Samples:
-    """Points as the period search takes them: bent, weighted by their errors, centred."""
-    row = batch.curve * bands + batch.band
-    value = CLIP * torch.tanh(batch.value / CLIP)
-    is_known = ~batch.error.isnan()
-    error = batch.error.nan_to_num(0.0)
-    n_known = sum_rows(is_known.float(), batch.curve, batch.n).clamp(min=1)
-    typical = (sum_rows(error, batch.curve, batch.n) / n_known).clamp(min=1e-6)[batch.curve]
-    weight = torch.where(is_known, 1 / (1 + (error / typical) ** 2), 0.5)
-    rows = batch.n * bands
-    mean = sum_rows(weight * value, row, rows) / sum_rows(weight, row, rows).clamp(min=1e-9)
-    return Samples(batch.time, value - mean[row], weight, batch.curve, row, batch.n, bands)
+def _cells(sums: Tensor) -> Tensor:
+    """Mean, rms, log count and presence by time cell, (n, 3, D, K) -> (n, 4 D, K)."""
+    count, mean = sums[:, 0], sums[:, 1] / sums[:, 0].clamp(min=1e-3)
+    rms = (sums[:, 2] / count.clamp(min=1e-3) - mean**2).clamp(min=0).sqrt()
+    return torch.cat([mean, rms, torch.log1p(count), (count > 0).float()], 1)
 
 
-def _epoch(samples: Samples, frequency: Tensor, cells: int) -> Tensor:
+def _epoch(samples: grid.Samples, frequency: Tensor, cells: int) -> Tensor:
     """Time when the fundamental is highest; of the two in a double period, the higher one."""
-    total, _ = fold(samples, frequency / 2, cells)
-    wave = torch.fft.rfft(total.sum(1))
+    total, _ = grid.fold(samples, frequency[:, None] / 2, cells)
+    wave = torch.fft.rfft(total[:, 0].sum(1))
     place = (-wave[:, 2].angle() / (4 * math.pi)) % 0.5  # in double periods
     is_lower = torch.cos(wave[:, 1].angle() + 2 * math.pi * place) < 0
     return (place + 0.5 * is_lower + 0.5 / cells).double() * 2 / frequency
@@ -273,14 +235,6 @@ def _extent(batch: Ragged) -> tuple[Tensor, Tensor]:
     first[is_there] = batch.time[batch.offsets[:-1][is_there]]
     last[is_there] = batch.time[batch.offsets[1:][is_there] - 1]
     return first, last - first
-
-
-def _histogram(batch: Ragged, bands: int, levels: int) -> Tensor:
-    """Root of the share of the points by value from -4 to 4, (n, bands, levels)."""
-    place = (batch.value.clamp(-CLIP, CLIP) + CLIP) / (2 * CLIP) * (levels - 1)
-    row = batch.curve * bands + batch.band
-    count = soft_bin(place, row, torch.ones_like(place)[None], batch.n * bands, levels)[0]
-    return (count / count.sum(1, keepdim=True).clamp(min=1)).sqrt().view(-1, bands, levels)
 
 
 def _between(table: Tensor, row: Tensor, place: Tensor) -> Tensor:

@@ -1,41 +1,51 @@
 """Ragged series on regular grids: soft-binned cells, power spectra, folded profiles.
 
-Parts that know series and nothing else. All of them are sums over points, so they cost a few
-nanoseconds a point, need no padding, and give a series the same numbers alone or in any batch.
+Parts that know series and nothing else. All of them are sums over points, made in one compiled
+pass (:mod:`skyvec.nn.kernels`): they need no padding, carry no gradient, and give a series the
+same numbers alone or in any batch.
 """
 
-import itertools
 import math
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK = 2**19
+from skyvec.nn import kernels
+from skyvec.nn.ragged import Ragged
+
+CHUNK = 2**20
 """Spectra are computed so many grid cells at a time, to stay within the processor's cache."""
 
 
 class Samples(NamedTuple):
-    """Weighted, centred samples of n series in D channels, N of them.
+    """Weighted, centred samples of n series in D bands, N of them.
 
     Args:
-        time: Since the first sample of the series, float64, (N,), ascending within a series.
-        value: Weighted mean zero within each series and channel, (N,).
-        weight: Positive, (N,).
-        series: Which series, int64, (N,), ascending.
-        row: series * D + channel, int64, (N,).
-        n: Number of series.
-        channels: D.
+        time: float64, (N,), ascending within a series.
+        value: Weighted mean zero within each series and band, float32, (N,).
+        weight: Positive, float32, (N,).
+        band: int64, (N,).
+        offsets: First sample of each series and the end, int64, (n + 1,).
+        total: Sum of the weights, float32, (n, D).
+        square: Weighted sum of squares, float32, (n,).
     """
 
-    time: Tensor
-    value: Tensor
-    weight: Tensor
-    series: Tensor
-    row: Tensor
-    n: int
-    channels: int
+    time: NDArray[np.float64]
+    value: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    band: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    total: NDArray[np.float32]
+    square: NDArray[np.float32]
+
+    @property
+    def n(self) -> int:
+        """Number of series."""
+        return len(self.offsets) - 1
 
 
 class Peaks(NamedTuple):
@@ -50,43 +60,58 @@ class Spectrum(NamedTuple):
 
     Args:
         highest: Greatest power in each bin, 0 in a bin that a series cannot fill, (n, bins).
-        mean: Mean power in each bin, 0 likewise, (n, bins).
         peaks: The highest bins' peaks, refined between the frequencies of the transform.
     """
 
     highest: Tensor
-    mean: Tensor
     peaks: Peaks
 
 
-def sum_rows(x: Tensor, row: Tensor, n: int) -> Tensor:
-    """Sum x (N,) over the samples of each row, (n,)."""
-    return x.new_zeros(n).index_add_(0, row, x)
-
-
-def soft_bin(position: Tensor, row: Tensor, quantities: Tensor, n: int, cells: int) -> Tensor:
-    """Share each sample out to the two cells beside it, with hat weights.
-
-    A sample at cell coordinate p gives 1 - a to cell floor(p) and a to the next, a = p - floor(p).
+class Look(NamedTuple):
+    """Plain sums over each series.
 
     Args:
-        position: Cell coordinate in [0, cells - 1], (N,).
-        row: Row of each sample, int64, (N,).
-        quantities: What to add up, (q, N).
-        n: Number of rows.
-        cells: Cells of a row.
-
-    Returns:
-        Sums, (q, n, cells).
+        grid: Sums of 1, x and x^2 by time cell, hat weights, (n, 3, D, cells).
+        levels: Points by value from -clip to clip, (n, D, levels).
+        moments: Means of x^3, x^4, squared steps and known errors (0 without), (n, 4).
     """
-    low = position.floor().clamp(0, cells - 2)
-    right = (position - low).to(quantities.dtype)
-    index = row * cells + low.long()
-    out = quantities.new_zeros(len(quantities), n * cells)
-    for total, quantity in zip(out, quantities, strict=True):
-        total.index_add_(0, index, quantity * (1 - right))
-        total.index_add_(0, index + 1, quantity * right)
-    return out.view(-1, n, cells)
+
+    grid: Tensor
+    levels: Tensor
+    moments: Tensor
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().contiguous().numpy()
+
+
+def samples(batch: Ragged, bands: int, clip: float) -> Samples:
+    """Points as a period search takes them: outliers bent, weighted by their errors, centred.
+
+    value = clip tanh(x / clip) - weighted mean of its band; weight = 1 / (1 + (e / <e>)^2), 1/2
+    where the error is unknown.
+    """
+    value = np.empty(len(batch.time), np.float32)
+    weight = np.empty_like(value)
+    total, square = np.zeros((batch.n, bands), np.float32), np.zeros(batch.n, np.float32)
+    band, offsets = _array(batch.band), _array(batch.offsets)
+    kernels.bend_and_weigh(
+        _array(batch.value), _array(batch.error), band, offsets, bands, clip,
+        value, weight, total, square,
+    )  # fmt: skip
+    return Samples(_array(batch.time.double()), value, weight, band, offsets, total, square)
+
+
+def look(batch: Ragged, bands: int, *, cells: int, levels: int, clip: float) -> Look:
+    """Gather time cells, histogram and moments of each series in one pass."""
+    grid = np.zeros((batch.n, 3, bands, cells), np.float32)
+    counts = np.zeros((batch.n, bands, levels), np.float32)
+    moments = np.zeros((batch.n, 4), np.float32)
+    kernels.look_over(
+        _array(batch.time.double()), _array(batch.value), _array(batch.error),
+        _array(batch.band), _array(batch.offsets), clip, grid, counts, moments,
+    )  # fmt: skip
+    return Look(*(torch.from_numpy(x) for x in (grid, counts, moments)))
 
 
 def spectra(
@@ -103,7 +128,7 @@ def spectra(
 
     Samples are shared out on a uniform grid of step dt = 1 / (2 f_max), transformed with length
     2^k >= oversample * span / dt, and divided by the transform of the hat. Power is the share of
-    the weighted scatter that a sinusoid at this frequency takes away, channels free in amplitude
+    the weighted scatter that a sinusoid at this frequency takes away, bands free in amplitude
     and phase: in [0, 1], about 2 / N for noise. Where 2^k would exceed ``longest`` dt is doubled
     until it does not, and the highest bins stay empty.
 
@@ -119,122 +144,83 @@ def spectra(
     References:
         Press & Rybicki 1989, ApJ 338, 277.
     """
-    span = samples.time.new_zeros(samples.n)
-    span.index_reduce_(0, samples.series, samples.time, "amax")
-    level = torch.log2((2 * f_max * oversample * span).clamp(min=64)).ceil().long()
-    highest = samples.value.new_zeros(samples.n, bins)
-    mean, power = torch.zeros_like(highest), samples.value.new_zeros(samples.n, peaks)
-    frequency = samples.time.new_zeros(samples.n, peaks)
-    edges = torch.logspace(math.log10(f_min), math.log10(f_max), bins + 1, dtype=torch.float64)
-    for length, step, group, part in _by_length(samples, level, longest):
-        density = _power(part, length, step / (2 * f_max))
-        df = 2 * f_max / (step * length)
-        index = (edges / df).round().long().tolist()
-        found = _pool(density, index, span[group] * df, peaks)
-        highest[group], mean[group], power[group] = found[0], found[1], found[3]
-        frequency[group] = found[2] * df
-    return Spectrum(highest, mean, Peaks(frequency, power))
-
-
-def _by_length(
-    samples: Samples, level: Tensor, longest: int
-) -> Iterator[tuple[int, int, Tensor, Samples]]:
-    """Groups of series with one transform length: (length, step in dt, series (g,), samples)."""
-    for value in sorted(set(level.tolist())):
+    n, bands = samples.total.shape
+    span = _span(samples)
+    least = np.maximum(2 * f_max * oversample * span, 64)
+    level = np.ceil(np.log2(least)).astype(np.int64)
+    edges = np.logspace(math.log10(f_min), math.log10(f_max), bins + 1)
+    highest, frequency = np.zeros((n, bins), np.float32), np.zeros((n, bins))
+    for value in np.unique(level).tolist():
         length, step = min(2**value, longest), max(1, 2**value // longest)
-        members = torch.nonzero(level == value)[:, 0]
-        size = max(1, CHUNK // (length * samples.channels))
-        for start in range(0, len(members), size):
-            group = members[start : start + size]
-            yield length, step, group, _take(samples, group)
-
-
-def _take(samples: Samples, group: Tensor) -> Samples:
-    if len(group) == samples.n:
-        return samples
-    place = torch.full((samples.n,), -1, dtype=torch.long, device=group.device)
-    place[group] = torch.arange(len(group), device=group.device)
-    series = place[samples.series]
-    keep = series >= 0
-    series = series[keep]
-    channel = samples.row[keep] % samples.channels
-    return Samples(
-        samples.time[keep],
-        samples.value[keep],
-        samples.weight[keep],
-        series,
-        series * samples.channels + channel,
-        len(group),
-        samples.channels,
-    )
-
-
-def _power(samples: Samples, length: int, dt: float) -> Tensor:
-    """Share of the scatter taken away at each frequency k / (length * dt), (n, length / 2)."""
-    rows = samples.n * samples.channels
-    total = sum_rows(samples.weight, samples.row, rows)
-    square = sum_rows(samples.weight * samples.value**2, samples.series, samples.n)
-    scale = total.clamp(min=1e-9).rsqrt()
-    grid = soft_bin(
-        (samples.time / dt) % (length - 1),
-        samples.row,
-        (samples.weight * samples.value * scale[samples.row])[None],
-        rows,
-        length,
-    )
-    wave = torch.fft.rfft(grid[0])[:, : length // 2]
-    power = (wave.real.square() + wave.imag.square()).view(samples.n, samples.channels, -1)
-    hat = torch.sinc(torch.arange(length // 2, device=power.device) / length) ** 4
-    return power.sum(1) * (2 / hat) / square.clamp(min=1e-9)[:, None]
-
-
-def _pool(
-    density: Tensor, edges: list[int], resolution: Tensor, peaks: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pool (n, k) into bins; the peaks' positions are in units of the transform's step."""
-    n, width = density.shape
-    highest, mean, where = [], [], []
-    lowest = (1 / resolution.clamp(min=1e-9)).ceil()  # one cycle in the span
-    for lower, upper in itertools.pairwise(edges):
-        low, high = min(lower, width), min(max(upper, lower + 1), width)
-        if low >= high:
-            highest.append(density.new_zeros(n))
-            mean.append(density.new_zeros(n))
-            where.append(torch.zeros(n, dtype=torch.long, device=density.device))
-            continue
-        part = density[:, low:high]
-        is_seen = (high > lowest).to(density.dtype)
-        top, place = part.max(1)
-        highest.append(top * is_seen)
-        mean.append(part.mean(1) * is_seen)
-        where.append(place + low)
-    table = torch.stack(highest, 1)
+        df = 2 * f_max / (step * length)
+        index = np.round(edges / df).astype(np.int64)
+        members = np.flatnonzero(level == value)
+        size = max(1, CHUNK // (length * bands))
+        for first in range(0, len(members), size):
+            group = members[first : first + size]
+            found = np.zeros((len(group), bins), np.float32)
+            place = np.zeros((len(group), bins))
+            # one cycle in the span is the slowest that can be seen
+            lowest = np.ceil(1 / np.maximum(span[group] * df, 1e-9))
+            wave = _transform(samples, group, length, step / (2 * f_max))
+            kernels.pool_power(wave, _hat(length), index, lowest, found, place)
+            highest[group], frequency[group] = found, place * df
+    table = torch.from_numpy(highest)
     power, chosen = table.topk(peaks, 1)
-    place = torch.stack(where, 1).gather(1, chosen).clamp(1, width - 2)
-    left, middle, right = (density.gather(1, place + i) for i in (-1, 0, 1))
-    bend = (left - 2 * middle + right).clamp(max=-1e-12)
-    shift = (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
-    return table, torch.stack(mean, 1), place.double() + shift.double(), power
+    return Spectrum(table, Peaks(torch.from_numpy(frequency).gather(1, chosen), power))
 
 
-def fold(samples: Samples, frequency: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Fold every series on its own frequency.
+def _span(samples: Samples) -> NDArray[np.float64]:
+    """Time of the last sample, 0 for an empty series, (n,)."""
+    span = np.zeros(samples.n)
+    occupied = samples.offsets[1:] > samples.offsets[:-1]
+    span[occupied] = samples.time[samples.offsets[1:][occupied] - 1]
+    return span
+
+
+def _transform(
+    samples: Samples, group: NDArray[np.int64], length: int, dt: float
+) -> NDArray[np.complex64]:
+    """Transforms of some series, scaled so that |.|^2 is a share of the scatter, (g, D, k)."""
+    total, square = samples.total[group], samples.square[group, None]
+    scale = np.sqrt(2 / (np.maximum(total, 1e-9) * np.maximum(square, 1e-9)))
+    grid = np.zeros((*total.shape, length), np.float32)
+    kernels.share_out(
+        samples.time, samples.value, samples.weight, samples.band, samples.offsets,
+        group, scale, dt, grid,
+    )  # fmt: skip
+    return torch.fft.rfft(torch.from_numpy(grid)).numpy()
+
+
+@lru_cache(maxsize=32)
+def _hat(length: int) -> NDArray[np.float32]:
+    """One over the power that sharing out with hat weights leaves, (length / 2,)."""
+    return (np.sinc(np.arange(length // 2) / length) ** -4).astype(np.float32)
+
+
+def fold(
+    samples: Samples, frequency: Tensor, cells: int, epoch: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fold every series on frequencies of its own.
 
     Args:
         samples: Series.
-        frequency: One a series, float64, (n,).
+        frequency: m for each series, float64, (n, m).
         cells: Phase cells.
+        epoch: Time of phase zero, float64, (n,); 0 by default.
 
     Returns:
-        Weighted sum of the values and sum of the weights in each cell, (n, D, cells) each.
+        Weighted sum of the values and sum of the weights in each cell, (n, m, D, cells) each.
     """
-    phase = torch.frac(samples.time * frequency[samples.series]).float()
-    index = samples.row * cells + (phase * cells).long().clamp(max=cells - 1)
-    size = samples.n * samples.channels * cells
-    total = sum_rows(samples.weight * samples.value, index, size)
-    weight = sum_rows(samples.weight, index, size)
-    shape = (samples.n, samples.channels, cells)
-    return total.view(shape), weight.view(shape)
+    n, bands = samples.total.shape
+    total = np.zeros((n, frequency.shape[1], bands, cells), np.float32)
+    mass = np.zeros_like(total)
+    start = np.zeros(n) if epoch is None else _array(epoch)
+    kernels.fold_all(
+        samples.time, samples.value, samples.weight, samples.band, samples.offsets,
+        _array(frequency), start, total, mass,
+    )  # fmt: skip
+    return torch.from_numpy(total), torch.from_numpy(mass)
 
 
 def smooth_profile(total: Tensor, weight: Tensor, prior: float = 1.0) -> Tensor:
@@ -247,10 +233,19 @@ def smooth_profile(total: Tensor, weight: Tensor, prior: float = 1.0) -> Tensor:
 
 
 def explained(total: Tensor, weight: Tensor, square: Tensor) -> Tensor:
-    """Share of the weighted scatter that a smoothed profile takes away, (n,)."""
+    """Share of the weighted scatter that a smoothed profile takes away.
+
+    Args:
+        total: (n, m, D, cells), as :func:`fold` gives it.
+        weight: The same shape.
+        square: Weighted sum of squares of each series, (n,).
+
+    Returns:
+        Shape (n, m).
+    """
     profile = smooth_profile(total, weight)
     gain = 2 * total * profile - weight * profile**2
-    return gain.sum((1, 2)) / square.clamp(min=1e-9)
+    return gain.sum((2, 3)) / square.clamp(min=1e-9)[:, None]
 
 
 def best_frequency(samples: Samples, peaks: Peaks, cells: int = 16) -> tuple[Tensor, Tensor]:
@@ -262,14 +257,11 @@ def best_frequency(samples: Samples, peaks: Peaks, cells: int = 16) -> tuple[Ten
         Frequency (n,) and the shares explained, by the profile at the period and at twice the
         period, (n, 2).
     """
-    square = sum_rows(samples.weight * samples.value**2, samples.series, samples.n)
-    scores = []
-    for candidate in peaks.frequency.unbind(1):
-        total, weight = fold(samples, candidate / 2, 2 * cells)
-        halves = [x[..., :cells] + x[..., cells:] for x in (total, weight)]
-        once = explained(halves[0], halves[1], square)
-        scores.append(torch.stack([once, explained(total, weight, square)], 1))
-    table = torch.stack(scores, 1)
-    choice = table.sum(2).argmax(1)
-    rows = torch.arange(samples.n, device=choice.device)
-    return peaks.frequency[rows, choice], table[rows, choice]
+    square = torch.from_numpy(samples.square)
+    total, weight = fold(samples, peaks.frequency / 2, 2 * cells)
+    halves = [x[..., :cells] + x[..., cells:] for x in (total, weight)]
+    once, twice = explained(halves[0], halves[1], square), explained(total, weight, square)
+    choice = (once + twice).argmax(1)
+    rows = torch.arange(samples.n)
+    shares = torch.stack([once[rows, choice], twice[rows, choice]], 1)
+    return peaks.frequency[rows, choice], shares
