@@ -21,7 +21,7 @@ GROUP = 4
 """Codes of one vector that one instruction multiplies and adds."""
 
 BYTES = LANES * GROUP
-CELLS_TOGETHER = 8
+CELLS_TOGETHER = 24
 """Cells that all queries of a group read before the next: their codes stay in the caches."""
 
 LOWEST = np.iinfo(np.int32).min
@@ -150,6 +150,54 @@ def lanes_above(_typing, codes, start, weights, first, groups, bias, place, per_
     return signature, generate
 
 
+@intrinsic
+def exact_score(_typing, vectors, place, query, g, is_distance):
+    """x.q, or -|x - q|^2 / 2: eight running sums in float64, always in the same order.
+
+    No operation is fused or reordered, so every machine gives the same bits.
+
+    Args:
+        vectors: float32, C order, (n, w) with w a multiple of 8; its row ``place``.
+        query: float64, C order, (g, w); its row ``g``.
+    """
+    signature = types.float64(vectors, types.int64, query, types.int64, types.boolean)
+
+    def generate(context, builder, sig, args):
+        i1, i64, f32, f64 = ir.IntType(1), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+        narrow, wide = ir.VectorType(f32, 8), ir.VectorType(f64, 8)
+        width = builder.extract_value(
+            context.make_array(sig.args[0])(context, builder, args[0]).shape, 1
+        )
+        left = builder.gep(_data(context, builder, sig, args, 0), [builder.mul(args[1], width)])
+        right = builder.gep(_data(context, builder, sig, args, 2), [builder.mul(args[3], width)])
+        flag = builder.trunc(args[4], i1) if args[4].type != i1 else args[4]
+        entry = builder.block
+        loop, end = builder.append_basic_block("eights"), builder.append_basic_block("sum")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        i, total = builder.phi(i64), builder.phi(wide)
+        i.add_incoming(ir.Constant(i64, 0), entry)
+        total.add_incoming(ir.Constant(wide, [0.0] * 8), entry)
+        x = builder.load(builder.bitcast(builder.gep(left, [i]), narrow.as_pointer()), align=4)
+        q = builder.load(builder.bitcast(builder.gep(right, [i]), wide.as_pointer()), align=8)
+        x = builder.fpext(x, wide)
+        step = builder.fsub(x, q)
+        product = builder.select(flag, builder.fneg(builder.fmul(step, step)), builder.fmul(x, q))
+        grown = builder.fadd(total, product)
+        after = builder.add(i, ir.Constant(i64, 8))
+        i.add_incoming(after, loop)
+        total.add_incoming(grown, loop)
+        builder.cbranch(builder.icmp_signed("<", after, width), loop, end)
+        builder.position_at_end(end)
+        t = [builder.extract_element(grown, ir.Constant(ir.IntType(32), j)) for j in range(8)]
+        fours = [builder.fadd(t[j], t[j + 4]) for j in range(4)]
+        value = builder.fadd(builder.fadd(fours[0], fours[2]), builder.fadd(fours[1], fours[3]))
+        half = ir.Constant(f64, 0.5)
+        return builder.select(flag, builder.fmul(half, value), value)
+
+    return signature, generate
+
+
 def compile_lanes_above():
     """`lanes_above` as a function of its own, for a caller outside compiled code."""
 
@@ -242,38 +290,6 @@ class Asked(NamedTuple):
     row: np.ndarray  # (g, k)
     place: np.ndarray  # (g, k)
     work: np.ndarray  # (3, g): blocks scanned coarsely, finely, vectors scored
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def exact_score(vectors, place, query, g, is_distance):
-    """x.q, or -|x - q|^2 / 2: eight running sums in float64, always in the same order.
-
-    Products of float32 numbers are exact in float64, so fused multiply-adds change nothing in x.q
-    and every machine gives the same bits.
-    """
-    t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
-    if is_distance:
-        for i in range(0, query.shape[1], 8):
-            t0 -= (vectors[place, i] - query[g, i]) ** 2
-            t1 -= (vectors[place, i + 1] - query[g, i + 1]) ** 2
-            t2 -= (vectors[place, i + 2] - query[g, i + 2]) ** 2
-            t3 -= (vectors[place, i + 3] - query[g, i + 3]) ** 2
-            t4 -= (vectors[place, i + 4] - query[g, i + 4]) ** 2
-            t5 -= (vectors[place, i + 5] - query[g, i + 5]) ** 2
-            t6 -= (vectors[place, i + 6] - query[g, i + 6]) ** 2
-            t7 -= (vectors[place, i + 7] - query[g, i + 7]) ** 2
-    else:
-        for i in range(0, query.shape[1], 8):
-            t0 += vectors[place, i] * query[g, i]
-            t1 += vectors[place, i + 1] * query[g, i + 1]
-            t2 += vectors[place, i + 2] * query[g, i + 2]
-            t3 += vectors[place, i + 3] * query[g, i + 3]
-            t4 += vectors[place, i + 4] * query[g, i + 4]
-            t5 += vectors[place, i + 5] * query[g, i + 5]
-            t6 += vectors[place, i + 6] * query[g, i + 6]
-            t7 += vectors[place, i + 7] * query[g, i + 7]
-    value = ((t0 + t4) + (t2 + t6)) + ((t1 + t5) + (t3 + t7))
-    return 0.5 * value if is_distance else value
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -492,7 +508,8 @@ def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target,
                 break
             scan_cells(store, asked, g, best, best + 1, use_coarse, by_target, cutoff)
             waits[g, best] = False
-    step = high - low if n_queries == 1 else CELLS_TOGETHER
+    is_whole = n_queries == 1 or n_probe < high - low
+    step = high - low if is_whole else CELLS_TOGETHER
     for start in range(low, high, step):
         for g in range(n_queries):
             end = min(start + step, high)

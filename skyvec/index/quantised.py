@@ -1,13 +1,21 @@
 """Vectors made ready for the scan: turned, sorted into cells, coded in 8 bits with errors."""
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.index import kernels
 
 CELL = 512
-"""Vectors in a cell, on average."""
+"""Vectors in a cell, on average, or the square root of their number where that is more."""
+
+SAMPLE_CELL = 32
+"""Vectors a cell that the k-means looks at."""
+
+ROUNDS = 6
+"""Rounds of the k-means."""
+
+BLOCK = 4096
+"""Vectors compared with all centres at once."""
 
 HEAD_SLOTS = 16
 """Codes of the coarse stage, the length of the rest being the last."""
@@ -68,16 +76,30 @@ def pack(described: kernels.Codes, codes: NDArray[np.uint8]) -> kernels.Codes:
     return described._replace(packed=packed, groups=groups)
 
 
-def assign_cells(turned: NDArray[np.float32], n_cells: int) -> NDArray[np.int64]:
-    """Cell of each vector by k-means on a sample, shape (n,)."""
-    if n_cells < 2:
-        return np.zeros(len(turned), np.int64)
-    means = faiss.Kmeans(
-        turned.shape[1], n_cells, niter=6, seed=1, max_points_per_centroid=48,
-        min_points_per_centroid=1,
-    )  # fmt: skip
-    means.train(turned)
-    return means.index.search(turned, 1)[1][:, 0]
+def nearest_centre(
+    vectors: NDArray[np.float32], centres: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Number of the centre nearest to each vector, to float32's rounding, shape (n,)."""
+    half = 0.5 * (centres**2).sum(axis=1)
+    nearest = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        closeness = vectors[start : start + BLOCK] @ centres.T
+        closeness -= half
+        nearest[start : start + BLOCK] = closeness.argmax(axis=1)
+    return nearest
+
+
+def assign_cells(vectors: NDArray[np.float32], n_cells: int) -> NDArray[np.int64]:
+    """Cell of each vector by k-means on every few of them, shape (n,). Any cells are correct."""
+    n = len(vectors)
+    sample = vectors[:: max(1, n // (n_cells * SAMPLE_CELL))]
+    centres = sample[:: max(1, len(sample) // n_cells)][:n_cells].copy()
+    for _ in range(ROUNDS):
+        near = nearest_centre(sample, centres)
+        order = np.argsort(near, kind="stable")
+        kept, first, count = np.unique(near[order], return_index=True, return_counts=True)
+        centres[kept] = np.add.reduceat(sample[order], first) / count[:, None]
+    return nearest_centre(vectors, centres)
 
 
 def build_store(vectors: NDArray[np.float32], target: np.ndarray, metric: str) -> kernels.Store:
@@ -94,7 +116,9 @@ def build_store(vectors: NDArray[np.float32], target: np.ndarray, metric: str) -
     wide -= mean
     _, turn = np.linalg.eigh(wide.T @ wide)
     turned = wide @ np.ascontiguousarray(turn[:, ::-1])
-    cell = assign_cells((turned - turned.mean(axis=0)).astype(np.float32), max(1, n // CELL))
+    cell = assign_cells(
+        (turned - turned.mean(axis=0)).astype(np.float32), max(1, int(n / max(CELL, np.sqrt(n))))
+    )
     order = np.lexsort((np.arange(n), cell))
     counts = np.bincount(cell)
     counts = counts[counts > 0]
