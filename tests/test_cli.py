@@ -129,6 +129,16 @@ def test_search_with_a_file_made_by_simulate(asked, tmp_path):
     assert len(rows) == 5 and rows[0]["query"] == "cepheid"
 
 
+def test_new_curves_are_placed_on_the_map_which_stays(survey, asked, tmp_path):
+    before = json.loads(skyvec("map", *asked, "-f", "json").stdout)
+    skyvec("simulate", "sinusoid", "--set", "period=2", "--out", tmp_path / "new.csv")
+    rows = json.loads(skyvec("map", *asked, "--place", tmp_path / "new.csv", "-f", "json").stdout)
+    assert [row["id"] for row in rows] == ["sinusoid"]
+    xs = [row["x"] for row in before]
+    assert min(xs) <= rows[0]["x"] <= max(xs)
+    assert json.loads(skyvec("map", *asked, "-f", "json").stdout) == before
+
+
 @pytest.mark.parametrize("verb", ["outliers", "cluster", "map"])
 def test_every_form_of_every_answer_parses_back(verb, survey, asked, tmp_path):
     rows = json.loads(skyvec(verb, *asked, "-f", "json").stdout)
@@ -184,7 +194,7 @@ def test_report_prints_where_it_is(asked, tmp_path):
         (("simulate", "cepheid", "--set", "period"), "NAME=NUMBER"),
         (("simulate", "sky"), "--survey"),
         (("outliers", "--survey", "{sky}", "--model", "m", "-f", "xlsx"), "choose from"),
-        (("map", "--survey", "{sky}", "--model", "m", "-o", "/no/such/folder/x.csv"), "/no"),
+        (("outliers", "-s", "{sky}", "-m", "m", "-o", "{sky}/survey.toml/x.csv"), "survey.toml"),
         (("ingest", "nothing.fits", "--survey", "new"), "nothing.fits"),
     ],
 )

@@ -157,7 +157,7 @@ def test_report_is_self_contained_and_whole(survey, page):
     assert seen.loaded == [] and "url(" not in text and len(seen.pictures) >= 9
     assert text.count('src="data:image/png;base64,') == len(seen.pictures)
     scores = json.loads((store.model_folder(survey, "m") / "scores.json").read_text())
-    assert scores["hash"] in text and "not readable as FITS" in text
+    assert scores["hash"] in text and "truncated" in text
     for name in ("statistics", "features"):
         assert f"<td>{name}</td>" in text
 

@@ -115,20 +115,32 @@ def cluster(
 def map_(
     survey: Survey,
     model: Model,
+    placed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--place", help="A light-curve file to place on the map.", show_default=False
+        ),
+    ] = None,
     seed: Seed = 0,
     form: Format = None,
     out: Out = None,
 ) -> None:
     """Lay all segments out on a plane (t-SNE), alike beside alike.
 
-    The picture lies beside the table under answers/; distances between islands mean little.
+    The picture lies beside the table under answers/; distances between islands mean little. With
+    --place the map stays as it is, and the places of the new curves are the answer.
     """
     # late: openTSNE and Matplotlib would slow `--help` down
     from skyvec.report.atlas import map_with_picture
 
-    answer, picture = map_with_picture(survey, model, seed=seed)
+    foreign = None
+    if placed:
+        from skyvec.report.queries import read_queries
+
+        foreign = read_queries(survey, model, placed)
+    table, picture = map_with_picture(survey, model, foreign=foreign, seed=seed)
     say(f"picture: {picture}")
-    show(answer.table, form, out)
+    show(table, form, out)
 
 
 @guarded

@@ -132,14 +132,10 @@ def train(
     """
     path = find_recipe(recipe)
     # late: torch would slow `--help` down
-    import torch
-
     from skyvec.checkpoint import read_recipe
     from skyvec.train import Progress, TrainingError
     from skyvec.train import train as train_model
 
-    if threads:
-        torch.set_num_threads(threads)
     with bar("training") as progress:
 
         def step(state: Progress) -> None:
@@ -148,7 +144,12 @@ def train(
 
         try:
             folder = train_model(
-                survey, read_recipe(path), name or path.stem, progress=step, device=device
+                survey,
+                read_recipe(path),
+                name or path.stem,
+                progress=step,
+                threads=threads or None,
+                device=device,
             )
         except TrainingError as error:
             raise ValueError(str(error)) from error

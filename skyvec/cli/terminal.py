@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +19,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 P = ParamSpec("P")
 USER_ERRORS = (ValueError, LookupError, OSError, ImportError)
@@ -112,7 +114,7 @@ def bar(title: str) -> Iterator[Bar]:
         yield Bar(progress, title)
 
 
-def show(table: pa.Table, form: str | None, out: Path | None) -> None:
+def show(table: "pa.Table", form: str | None, out: Path | None) -> None:
     """Print an answer, or write it to a file, in the form asked for.
 
     Raises:

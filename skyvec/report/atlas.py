@@ -3,28 +3,52 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from skyvec import store
+from skyvec.analysis.maps import place
 from skyvec.report import answers, pictures
+from skyvec.report.answers import Queries
 from skyvec.report.remember import Answer
 
 N_MARKED = 20
 
 
-def map_with_picture(survey: Path, model: str, *, seed: int = 0) -> tuple[Answer, Path]:
+def map_with_picture(
+    survey: Path, model: str, *, foreign: Queries | None = None, seed: int = 0
+) -> tuple[pa.Table, Path]:
     """Lay all segments out on a plane and draw them, coloured by cluster, the oddest ringed.
 
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are laid out.
+        foreign: Light curves from elsewhere to place on the map, which does not move.
+        seed: Of the layout.
+
     Returns:
-        The answer of :func:`skyvec.report.answers.tsne`, and the PNG beside it.
+        The rows of :func:`skyvec.report.answers.tsne`, or, where there are foreign curves, theirs
+        alone (columns id, target, x, y), and the picture.
     """
     answer = answers.tsne(survey, model, seed=seed)
     cluster = answers.clusters(survey, model).table["cluster"].to_numpy()
     oddest = answers.outliers(survey, model).table["id"].to_pylist()[:N_MARKED]
     marked = np.flatnonzero(np.isin(np.array(answer.table["id"].to_pylist()), oddest))
-    content = pictures.png(pictures.map_picture(xy(answer), cluster, marked=marked))
+    table, placed = answer.table, None
+    if foreign is not None:
+        placed = place(store.read_latents(survey, model), xy(answer), foreign.vectors)
+        table = pa.table(
+            {
+                "id": foreign.name,
+                "target": foreign.target,
+                "x": placed[:, 0],
+                "y": placed[:, 1],
+            }
+        )
+    figure = pictures.map_picture(xy(answer), cluster, marked=marked, placed=placed)
     path = store.answers_folder(survey, "map", model) / "map.png"
+    content = pictures.png(figure)
     store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
-    return answer, path
+    return table, path
 
 
 def xy(answer: Answer) -> np.ndarray:

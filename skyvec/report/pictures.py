@@ -341,6 +341,7 @@ def map_picture(
     cluster: Ints,
     *,
     marked: Ints | None = None,
+    placed: Floats | None = None,
     labelled: int = 12,
     title: str = "",
 ) -> Figure:
@@ -350,6 +351,7 @@ def map_picture(
         xy: Place on the map, shape (n, 2); distances between islands mean little.
         cluster: Cluster of each, 0 the largest, -1 noise, shape (n,).
         marked: Rows to ring, such as the oddest.
+        placed: Places of points that are not of the map, drawn as red crosses, shape (m, 2).
         labelled: How many of the largest clusters get a number on the map and a legend entry.
         title: Text above.
 
@@ -383,6 +385,8 @@ def map_picture(
             zorder=4,
             label="oddest",
         )
+    if placed is not None:
+        _dots(axes, placed, s=60, c=QUERY_COLOUR, marker="X", lw=0, zorder=6, label="placed")
     _map_frame(axes, title)
     rest = len(names) - labelled
     legend = axes.legend(
