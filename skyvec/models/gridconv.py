@@ -5,24 +5,33 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skyvec.nn import grid
+from skyvec.nn.layers import Dilated, contrast
 from skyvec.nn.ragged import Ragged, curve_mean, random_subset
 
 CLIP = 4.0
 """Values are bent towards this many standard deviations before periods are sought."""
 
+F_MIN = 3e-4
+"""[1/day] Lower edge of the spectrum: nine years."""
+
+SHARES = {"profile": 2.0, "spectrum": 1.0, "levels": 2.0, "period": 2.0, "statistics": 1.0}
+"""How much each view counts in the distance between curves: of the first three the view as a
+whole, of the last two each column."""
+
 
 class Views(NamedTuple):
-    """What the network sees of n curves in D bands.
+    """What the network sees of n curves in D bands, each column about 1 in size.
 
     Args:
         profile: Mean value by phase over two periods, highest point of the fundamental first,
-            (n, D, cells).
-        spectrum: log10 of the highest power in each bin of log frequency, scaled, (n, bins).
-        values: Share of the points by value, square root, (n, D, levels).
-        scalars: Period, its significance, moments, amplitude ..., each about unit size, (n, s).
+            (n, D * cells).
+        spectrum: log10 of the highest power in each bin of log frequency, (n, bins).
+        levels: Share of the points below each level, (n, D * levels).
+        period: log10 of the frequency, the shares of the scatter that a sinusoid, the profile and
+            the profile over two periods take away, (n, 5).
+        statistics: Skew, kurtosis, roughness, amplitude of each band, (n, 3 + 2 D).
         cells: Mean, rms, log count and presence by time cell, (n, 4 D, K).
         frequency: Of the period [1/day], float64, (n,).
         epoch: Time of phase zero since the batch's time origin [day], float64, (n,).
@@ -32,30 +41,55 @@ class Views(NamedTuple):
 
     profile: Tensor
     spectrum: Tensor
-    values: Tensor
-    scalars: Tensor
+    levels: Tensor
+    period: Tensor
+    statistics: Tensor
     cells: Tensor
     frequency: Tensor
     epoch: Tensor
     first: Tensor
     span: Tensor
 
+    @property
+    def flat(self) -> Tensor:
+        """The phase-free views side by side, (n, columns)."""
+        parts = (self.profile, self.spectrum, self.levels, self.period, self.statistics)
+        return torch.cat(parts, 1)
+
 
 class GridConv(nn.Module):
     """Time grid, power spectrum and folded profile of a curve -> shape code + phase code.
 
-    The indexed *shape* code does not know where in its cycle a curve begins; the *phase* code
-    (period, epoch, compressed time grid) is for the decoder only, which is closed:
+    The views are sums over the points; only what follows is learned:
+
+        shape = W x + network(x, CNN(time cells)),   x = scaled phase-free views,
+        phase = linear(time cells), frequency, epoch, first time, span.
+
+    The indexed *shape* code does not know where in its cycle a curve begins. W, whose rows begin
+    orthonormal, also tells the views from the code, x = W^T shape: codes are then as far apart as
+    the views they stand for. The *phase* code is for the decoder only, which is closed:
     value(t) = profile(phase of t) + trend(position of t), both linear between cells.
+
+    It learns from three tasks: tell the whole curve from 10 to 50 % of its points (L1), tell the
+    views of the whole from 50 to 80 %, and find the partner of each code among the batch when
+    every curve is seen twice, each time without some of its points.
 
     Args:
         bands: Number of bands; a band without points is masked.
         latent: Width of the indexed code.
         width: Width of the fusing network.
         f_max: Highest frequency [1/day] of the spectrum.
+        longest: Longest transform; curves of f_max * span > longest / 3 are cut in frequency.
         cells: Time cells.
         phases: Phase cells over two periods.
+        bins: Bins of log frequency.
+        levels: Levels of the distribution of values.
+        peaks: Candidates for the period.
+        trend: Width of the learned part of the phase code.
+        temperature: Of the comparison between codes.
     """
+
+    share: Tensor
 
     def __init__(
         self,
@@ -64,34 +98,39 @@ class GridConv(nn.Module):
         latent: int = 40,
         width: int = 256,
         f_max: float = 24.0,
+        longest: int = 2**17,
         cells: int = 64,
         phases: int = 64,
         bins: int = 96,
         levels: int = 24,
-        peaks: int = 4,
+        peaks: int = 6,
         trend: int = 16,
+        temperature: float = 0.3,
     ) -> None:
         super().__init__()
         self.bands, self.latent, self.trend = bands, latent, trend
-        self.f_max, self.f_min = f_max, 3e-4
-        self.cells, self.phases, self.bins, self.levels = cells, phases, bins, levels
-        self.peaks = peaks
-        self.n_scalars = 9 + 2 * bands
+        self.f_max, self.longest, self.bins, self.peaks = f_max, longest, bins, peaks
+        self.cells, self.phases, self.levels = cells, phases, levels
+        self.temperature = temperature
+        columns = {
+            "profile": bands * phases,
+            "spectrum": bins,
+            "levels": bands * (levels - 1),
+            "period": 5,
+            "statistics": 3 + 2 * bands,
+        }
+        n_views = sum(columns.values())
+        self.register_buffer("share", _shares(columns), persistent=False)
+        self.read = nn.Parameter(torch.linalg.qr(torch.randn(n_views, latent))[0].T.contiguous())
         self.grid_net = nn.Sequential(
-            nn.Conv1d(4 * bands, 32, 7, padding=3),
-            _Dilated(32, 1),
-            _Dilated(32, 2),
-            _Dilated(32, 4),
+            nn.Conv1d(4 * bands, 32, 7, padding=3), Dilated(32, 1), Dilated(32, 2), Dilated(32, 4)
         )
-        n_views = bands * (phases + levels) + bins + self.n_scalars
+        last = nn.Linear(width, latent)
+        nn.init.normal_(last.weight, std=0.01)
         self.fuse = nn.Sequential(
-            nn.Linear(n_views + 64, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
+            nn.Linear(n_views + 64, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), last
         )
-        self.to_code = nn.Linear(width, latent)
-        self.straight = nn.Linear(n_views, latent)
         self.to_trend = nn.Linear(2 * bands * cells, trend)
-        self.from_code = nn.Sequential(nn.Linear(latent, width), nn.GELU())
-        self.to_views = nn.Linear(width, n_views)
         self.draw = nn.Sequential(
             nn.Linear(latent + trend, width),
             nn.GELU(),
@@ -114,80 +153,62 @@ class GridConv(nn.Module):
             [self.phases, self.cells], 2
         )
         frequency, epoch, first, span = code[:, -4:].double()[times.curve].unbind(1)
-        phase = torch.frac((times.time - epoch) * frequency / 2 + 1e6) * self.phases
+        phase = ((times.time - epoch) * frequency / 2) % 1 * self.phases
         place = ((times.time - first) / span.clamp(min=1e-6)).clamp(0, 1) * (self.cells - 1)
         row = times.curve * self.bands + times.band
         circle = torch.cat([profile, profile[..., :1]], 2)
         return _between(circle, row, phase) + _between(trend, row, place)
 
     def loss(self, batch: Ragged, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Interpolation L1 + views told from the code + agreement of two looks at a curve."""
-        few = batch.keep(random_subset(batch, generator))
-        views, seen = self.views(batch), self.views(few)
-        whole, part = self._shape(views), self._shape(seen)
-        drawn = self.decode(self._code(seen, part), batch)
+        """Interpolation + views told from a part + partners found, and each by name."""
+        target = self.views(batch).flat * self.share
+        few = self.views(batch.keep(random_subset(batch, generator)))
+        more = self.views(batch.keep(random_subset(batch, generator, low=0.5, high=0.8)))
+        one, other = self._shape(few), self._shape(more)
+        told = [(z @ self.read - target).square().sum(1).mean() for z in (one, other)]
+        views = (told[0] + told[1]) / 20
+        partners = contrast(one, other, self.temperature)
+        drawn = self.decode(self._code(few, one), batch)
         interpolation = curve_mean((drawn - batch.value).abs(), batch).mean()
-        told = functional.smooth_l1_loss(self.to_views(self.from_code(whole)), _flat(views))
-        agreement = (whole - part).square().mean()
-        spread = _spread(whole)
-        total = interpolation + told + 0.1 * agreement + 0.1 * spread
-        return total, {
-            "interpolation": interpolation,
-            "views": told,
-            "agreement": agreement,
-            "spread": spread,
-        }
+        total = interpolation + views + partners
+        return total, {"interpolation": interpolation, "views": views, "partners": partners}
 
     @torch.no_grad()
     def views(self, batch: Ragged) -> Views:
         """Closed-form views; nothing here is learned."""
         samples = grid.samples(batch, self.bands, CLIP)
         spectrum = grid.spectra(
-            samples, f_min=self.f_min, f_max=self.f_max, bins=self.bins, peaks=self.peaks
+            samples,
+            f_min=F_MIN,
+            f_max=self.f_max,
+            bins=self.bins,
+            peaks=self.peaks,
+            oversample=1.5,
+            longest=self.longest,
         )
         frequency, shares = grid.best_frequency(samples, spectrum.peaks)
         frequency = frequency.clamp(min=1e-6)
         epoch = _epoch(samples, frequency, self.phases)
         total, weight = grid.fold(samples, frequency[:, None] / 2, self.phases, epoch)
         seen = grid.look(batch, self.bands, cells=self.cells, levels=self.levels, clip=CLIP)
-        first, span = _extent(batch)
         views = Views(
-            grid.smooth_profile(total[:, 0], weight[:, 0]),
-            (torch.log10(spectrum.highest + 1e-2) + 1.4) * 2,
-            (seen.levels / seen.levels.sum(2, keepdim=True).clamp(min=1)).sqrt(),
-            self._scalars(batch, seen.moments, frequency, shares, spectrum.peaks.power[:, 0]),
+            2 * grid.smooth_profile(total[:, 0], weight[:, 0]).flatten(1),
+            4 * (torch.log10(spectrum.highest + 0.01) + 1.1),
+            _levels(seen.levels),
+            _period(frequency, spectrum.peaks.power[:, 0], shares),
+            _statistics(seen.moments, batch.amplitude.cpu()),
             _cells(seen.grid),
             frequency,
             epoch,
-            first,
-            span,
+            *_extent(batch),
         )
         return Views(*(view.to(batch.value.device) for view in views))
-
-    def _scalars(
-        self, batch: Ragged, moments: Tensor, frequency: Tensor, shares: Tensor, power: Tensor
-    ) -> Tensor:
-        skew, kurtosis, step, error = moments.unbind(1)
-        error = torch.where(error > 0, torch.log10(error.clamp(1e-4, 1e4)) + 0.5, 0.0)
-        has_amplitude = ~batch.amplitude.isnan().cpu()
-        amplitude = torch.where(has_amplitude, batch.amplitude.cpu() + 1, 0.0).clamp(-4, 2)
-        columns = [
-            torch.log10(frequency).float(),
-            *(2 * shares - 1).unbind(1),
-            2 * power - 1,
-            skew.sign() * skew.abs().clamp(max=1e3) ** (1 / 3),
-            torch.log10(kurtosis.clamp(1e-1, 1e4)) - 0.5,
-            torch.log10(step + 1e-3),
-            error,
-            torch.log10(batch.lengths.cpu().clamp(min=1).float()) - 2.5,
-        ]
-        return torch.cat([torch.stack(columns, 1), amplitude, has_amplitude.float()], 1)
 
     def _shape(self, views: Views) -> Tensor:
         cells = self.grid_net(views.cells)
         pooled = torch.cat([cells.mean(2), cells.amax(2)], 1)
-        flat = _flat(views)
-        return self.to_code(self.fuse(torch.cat([flat, pooled], 1))) + self.straight(flat)
+        x = views.flat * self.share
+        return x @ self.read.T + self.fuse(torch.cat([x, pooled], 1))
 
     def _code(self, views: Views, shape: Tensor) -> Tensor:
         coarse = views.cells.view(-1, 4, self.bands * self.cells)[:, [0, 3]].flatten(1)
@@ -195,21 +216,46 @@ class GridConv(nn.Module):
         return torch.cat([shape, self.to_trend(coarse), exact.to(shape.dtype)], 1)
 
 
-class _Dilated(nn.Module):
-    """u + GELU(conv(norm(u)))."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(4, width)
-        self.conv = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
-
-    def forward(self, u: Tensor) -> Tensor:
-        return u + functional.gelu(self.conv(self.norm(u)))
+def _shares(columns: dict[str, int]) -> Tensor:
+    """Weight of each column of the views, (columns,)."""
+    size = {name: 1 if name in ("period", "statistics") else n for name, n in columns.items()}
+    weights = [torch.full((n,), SHARES[name] / size[name] ** 0.5) for name, n in columns.items()]
+    return torch.cat(weights)
 
 
-def _flat(views: Views) -> Tensor:
-    parts = (views.profile, views.spectrum, views.values, views.scalars)
-    return torch.cat([part.flatten(1) for part in parts], 1)
+def _levels(counts: Tensor) -> Tensor:
+    """Share of the points below each level, less that of a Gaussian, (n, D * (levels - 1))."""
+    below = counts.cumsum(2) / counts.sum(2, keepdim=True).clamp(min=1)
+    levels = counts.shape[2]
+    edges = (torch.arange(1, levels) - 0.5) * (2 * CLIP / (levels - 1)) - CLIP
+    is_seen = (below[..., -1:] > 0).float()
+    return (16 * is_seen * (below[..., :-1] - torch.special.ndtr(edges))).flatten(1)
+
+
+def _period(frequency: Tensor, power: Tensor, shares: Tensor) -> Tensor:
+    """Frequency, the shares explained, and what the double period adds, (n, 5)."""
+    once, twice = shares.unbind(1)
+    columns = [
+        torch.log10(frequency).float(),
+        5 * (power - 0.5),
+        5 * (once - 0.6),
+        5 * (twice - 0.6),
+        10 * (twice - once) - 0.5,
+    ]
+    return torch.stack(columns, 1)
+
+
+def _statistics(moments: Tensor, amplitude: Tensor) -> Tensor:
+    """Skew, kurtosis, roughness, amplitudes and which of these are known, (n, 3 + 2 D)."""
+    cube, fourth, step, _ = moments.unbind(1)
+    is_known = ~amplitude.isnan()
+    columns = [
+        cube.sign() * cube.abs() ** (1 / 3),
+        2.5 * torch.log10(fourth + 0.1) - 1.2,
+        2.5 * torch.log10(step + 1e-3) - 0.2,
+    ]
+    sizes = (2.5 * (amplitude + 1)).nan_to_num(0.0)
+    return torch.cat([torch.stack(columns, 1), sizes, is_known.float()], 1)
 
 
 def _cells(sums: Tensor) -> Tensor:
@@ -245,12 +291,3 @@ def _between(table: Tensor, row: Tensor, place: Tensor) -> Tensor:
     share = (place - low).to(table.dtype)
     index = row * cells + low.long()
     return flat[index] * (1 - share) + flat[index + 1] * share
-
-
-def _spread(code: Tensor) -> Tensor:
-    """How far a batch of codes is from mean 0 and covariance 1."""
-    mean = code.mean(0)
-    centred = code - mean
-    covariance = centred.T @ centred / max(1, len(code) - 1)
-    off = covariance - torch.eye(code.shape[1], device=code.device)
-    return mean.square().mean() + off.square().sum() / code.shape[1]
