@@ -152,7 +152,7 @@ def _method(n: int) -> str:
 
 def _components(directions: Floats) -> NDArray[np.float64]:
     """First two principal components, 0 where there are fewer, shape (n, 2)."""
-    centred = directions.astype(np.float64) - directions.mean(axis=0, dtype=np.float64)
+    centred = directions - directions.sum(axis=0, dtype=np.float64) / max(1, len(directions))
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, :-3:-1]
     # an axis has no sign of its own: its largest number shall be positive
