@@ -1,1 +1,1 @@
-"""."""
+"""Questions to latents, whatever they were made from: arrays in, arrays out."""

@@ -157,8 +157,9 @@ def _read_queries(
 
 
 def _banned(latents: Latents, rows: Ints, same_target: bool) -> Ints:
+    """Rows that may not answer a query that is itself these rows: one, or none."""
     if same_target and len(rows):
-        return np.flatnonzero(np.isin(latents.target, latents.target[rows]))
+        return np.flatnonzero(latents.target == latents.target[rows[0]])
     return rows
 
 

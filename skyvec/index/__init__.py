@@ -1,1 +1,1 @@
-"""."""
+"""Nearest neighbours among vectors: exact, certified, quantised, and as a graph."""

@@ -16,7 +16,7 @@ SPARE = 4
 """Candidates beyond k, so that k clear answers are seldom in doubt."""
 
 FEW = 20
-"""Up to so many queries at once one thread does; Faiss itself changes its method here."""
+"""Fewer queries than that are left to one thread; Faiss itself changes its method here."""
 
 BLOCK = 1 << 22
 """Numbers scored again at once: 32 MiB."""
@@ -123,7 +123,8 @@ class ExactIndex:
         if len(queries) >= FEW:
             return self._faiss.search(queries, m)
         threads = faiss.omp_get_max_threads()
-        # waking a second thread costs more than it saves, and a hundred times so on a busy machine
+        # waiting for a second thread costs up to a hundred times the search on a busy machine, as
+        # it does in NumPy's products
         faiss.omp_set_num_threads(1)
         try:
             return self._faiss.search(queries, m)
