@@ -126,7 +126,7 @@ def main() -> None:
         print(f"{f'top {k}':28}{ours:7.3f} ms{best:7.3f} ms{peer:7.3f} ms{peer / ours:8.2f}")
         print(f"{f'top {k} by id, as an answer':28}{by_id:7.3f} ms")
 
-    for k in (1, 5):
+    for k in (1,) if quick else (1, 5):
         start = time.perf_counter(), time.process_time()
         found = outliers.outliers(latents, None, k, per="segment", index=index)
         wall, processor = time.perf_counter() - start[0], time.process_time() - start[1]
