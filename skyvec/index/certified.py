@@ -31,8 +31,8 @@ METRICS = ("cosine", "l2")
 SEEDS = 3
 """Cells looked at first, before the order of the store."""
 
-TOGETHER = 32
-"""Queries that read a cell together: their states stay in the fast caches."""
+TOGETHER = 64
+"""Queries that read a cell together, at most: its codes come from memory once for all."""
 
 SPLIT = 300_000
 """From so many vectors on, a single query is worth sharing between threads."""
@@ -185,10 +185,9 @@ class CertifiedIndex:
         probe = self.n_cells if n_probe is None else min(max(1, n_probe), self.n_cells)
         if len(queries) == 1 and self.n >= SPLIT and self.threads > 1 and probe == self.n_cells:
             return self._best_of_one(queries, k, excluded, by_target)
-        starts = range(0, len(queries), TOGETHER)
-        work = [
-            self.asked(queries[i : i + TOGETHER], excluded[i : i + TOGETHER], k) for i in starts
-        ]
+        step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
+        starts = range(0, len(queries), step)
+        work = [self.asked(queries[i : i + step], excluded[i : i + step], k) for i in starts]
 
         def answer(asked: kernels.Asked) -> None:
             if self.plan.way == "flat" and probe == self.n_cells:

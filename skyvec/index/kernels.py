@@ -508,8 +508,7 @@ def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target,
                 break
             scan_cells(store, asked, g, best, best + 1, use_coarse, by_target, cutoff)
             waits[g, best] = False
-    is_whole = n_queries == 1 or n_probe < high - low
-    step = high - low if is_whole else CELLS_TOGETHER
+    step = high - low if n_queries == 1 else CELLS_TOGETHER
     for start in range(low, high, step):
         for g in range(n_queries):
             end = min(start + step, high)
