@@ -8,8 +8,9 @@ makes of zeros. A vector of zeros has no cosine to any other.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,15 +63,22 @@ def encode(
     *,
     progress: Callable[[int, int], object] | None = None,
     threads: int | None = None,
+    scheduler: str | None = None,
 ) -> int:
     """Encode all objects of a survey that this model has not encoded yet.
+
+    With a scheduler the shards are handed to the workers of a Dask cluster, which must see the
+    survey's folder; a worker that dies costs its shard's time and nothing else. The same function
+    makes a shard's latents here and there, and this process alone writes them.
 
     Args:
         survey: The survey's folder.
         name: Name of a trained model of the survey; its latents get the same name. Or a baseline,
             ``statistics`` or ``features``, which is fitted first (:func:`fit_baseline`).
         progress: Called with the segments done and all segments after every chunk.
-        threads: Threads of torch; none leaves them as they are.
+        threads: Threads of torch; none leaves them as they are. Workers use one each.
+        scheduler: Address of a Dask scheduler, ``tcp://host:8786``; ``local`` starts a cluster of
+            one worker a core; none encodes in this process. Dask comes with the extra ``survey``.
 
     Returns:
         How many segments were encoded now.
@@ -83,9 +91,34 @@ def encode(
     if name in BASELINES:
         fit_baseline(survey, name)
     checkpoint = load(model_folder(survey, name))
-    shards = object_shards(survey)
-    total = sum(shard["rows"] for shard in shards)
-    folder = latents_folder(survey, name)
+    total = sum(shard["rows"] for shard in object_shards(survey))
+    waiting = _unfinished(survey, checkpoint)
+    encoded = 0
+    done = total - sum(shard["rows"] for shard in waiting)
+
+    def count(rows: int) -> None:
+        nonlocal encoded, done
+        encoded, done = encoded + rows, done + rows
+        if progress is not None:
+            progress(done, total)
+
+    if scheduler is None:
+        with use_threads(threads):
+            for shard in waiting:
+                latents = encode_shard(survey, checkpoint, shard["file"], count)
+                write_latents(survey, shard["file"], latents, shard["sha256"])
+    else:
+        for shard, latents in _on_cluster(survey, name, waiting, scheduler):
+            write_latents(survey, shard["file"], latents, shard["sha256"])
+            count(len(latents))
+    if progress is not None:
+        progress(total, total)
+    return encoded
+
+
+def _unfinished(survey: Path, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Object shards whose latents are missing or older than the shard; strays are removed."""
+    folder = latents_folder(survey, checkpoint.name)
     clean(folder)
     manifest = read_manifest(folder)
     if manifest.get("model_hash", checkpoint.hash) != checkpoint.hash:
@@ -94,27 +127,65 @@ def encode(
             f"{checkpoint.hash[:12]}); remove the folder to encode again"
         )
     finished = {shard["file"]: shard["objects_sha256"] for shard in manifest["shards"]}
-    done = encoded = 0
-    with use_threads(threads):
-        for shard in shards:
-            if not shard["rows"] or finished.get(shard["file"]) == shard["sha256"]:
-                done += shard["rows"]
-                continue
-            catalog, curves = read_objects(survey, shard["file"])
-            vectors, errors = [], []
-            for rows in _chunks(curves):
-                vector, error = encode_curves(checkpoint, curves.take(rows))
-                vectors.append(vector)
-                errors.append(error)
-                encoded += len(rows)
-                done += len(rows)
-                if progress is not None:
-                    progress(done, total)
-            latents = _latents(checkpoint, catalog, vectors, errors)
-            write_latents(survey, shard["file"], latents, shard["sha256"])
-    if progress is not None:
-        progress(total, total)
-    return encoded
+    return [
+        shard
+        for shard in object_shards(survey)
+        if shard["rows"] and finished.get(shard["file"]) != shard["sha256"]
+    ]
+
+
+def encode_shard(
+    survey: Path,
+    checkpoint: Checkpoint,
+    file: str,
+    report: Callable[[int], object] | None = None,
+) -> Latents:
+    """Encode one shard of objects, chunk by chunk.
+
+    Args:
+        survey: The survey's folder.
+        checkpoint: A trained model.
+        file: Name of the shard.
+        report: Called with the number of segments of each chunk as it is finished.
+    """
+    catalog, curves = read_objects(survey, file)
+    vectors, errors = [], []
+    for rows in _chunks(curves):
+        vector, error = encode_curves(checkpoint, curves.take(rows))
+        vectors.append(vector)
+        errors.append(error)
+        if report is not None:
+            report(len(rows))
+    return _latents(checkpoint, catalog, vectors, errors)
+
+
+def _on_cluster(
+    survey: Path, name: str, shards: list[dict[str, Any]], scheduler: str
+) -> Iterator[tuple[dict[str, Any], Latents]]:
+    """Shards with their latents as a Dask cluster finishes them."""
+    from dask.distributed import Client, as_completed
+
+    folder = survey.resolve()
+    local = {"threads_per_worker": 1, "dashboard_address": None}
+    with Client(**local) if scheduler == "local" else Client(scheduler) as client:
+        tasks = {
+            client.submit(_remote_shard, str(folder), name, shard["file"], pure=False): shard
+            for shard in shards
+        }
+        for task, latents in as_completed(tasks, with_results=True):
+            yield tasks[task], latents
+            task.release()
+
+
+def _remote_shard(survey: str, name: str, file: str) -> Latents:
+    """Encode a shard in a worker: one thread, the model loaded once a process."""
+    with use_threads(1):
+        return encode_shard(Path(survey), _loaded(survey, name), file)
+
+
+@lru_cache(maxsize=4)
+def _loaded(survey: str, name: str) -> Checkpoint:
+    return load(model_folder(Path(survey), name))
 
 
 def fit_baseline(
