@@ -133,9 +133,9 @@ def test_threads_share_one_query(monkeypatch, by_target):
     x = cloud("duplicates", 3000, 9, rng)
     target = rng.integers(0, 900, 3000)
     index = CertifiedIndex(x, target=target, threads=2)
-    for row in range(5):
-        answer = index.search(x[row : row + 1], 20, excluded=target[[row]], by_target=by_target)
-        same(answer, brute(x, x[[row]], 20, "cosine", target, target[[row]], by_target))
+    for row, k in enumerate((1, 20, 20, 899, 1300)):
+        answer = index.search(x[row : row + 1], k, excluded=target[[row]], by_target=by_target)
+        same(answer, brute(x, x[[row]], k, "cosine", target, target[[row]], by_target))
 
 
 def test_near_ties_at_the_bound():

@@ -44,6 +44,9 @@ FLAT_FRACTION = 0.05
 """Where more than this fraction passes all bounds a plain scan is faster."""
 
 
+FLAT_SCORES = 1 << 23
+"""Float32 scores a plain scan holds at once."""
+
 FLAT_SIZE = 5_000
 """Below so many vectors every way takes microseconds."""
 
@@ -185,7 +188,10 @@ class CertifiedIndex:
         probe = self.n_cells if n_probe is None else min(max(1, n_probe), self.n_cells)
         if len(queries) == 1 and self.n >= SPLIT and self.threads > 1 and probe == self.n_cells:
             return self._best_of_one(queries, k, excluded, by_target)
-        step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
+        step = min(TOGETHER, -(-len(queries) // self.threads))
+        if self.plan.way == "flat":
+            step = min(step, FLAT_SCORES // self.n)
+        step = max(1, step)
         starts = range(0, len(queries), step)
         work = [self.asked(queries[i : i + step], excluded[i : i + step], k) for i in starts]
 
@@ -226,8 +232,10 @@ class CertifiedIndex:
         if by_target:
             _, nearest = np.unique(self.store.target[place[order]], return_index=True)
             order = order[np.sort(nearest)]
-        order = order[:k]
-        return score[None, order], place[None, order]
+        order = order[place[order] >= 0][:k]
+        best, where = np.full((1, k), -np.inf), np.full((1, k), -1)
+        best[0, : len(order)], where[0, : len(order)] = score[order], place[order]
+        return best, where
 
     def _search_cells(
         self,
@@ -250,9 +258,10 @@ class CertifiedIndex:
         span = store.reach + np.sqrt((moved**2).sum(axis=1))
         rough = moved.astype(np.float32) @ self._centred().T
         if self.metric == "l2":
-            rough += store.bias - 0.5 * (moved**2).sum(axis=1, keepdims=True).astype(np.float32)
+            rough += store.bias
+            rough -= 0.5 * (moved**2).sum(axis=1, keepdims=True).astype(np.float32)
         doubt = (d + 16) * 2.0**-23 * span**2 + 1e-13 * store.shift * span
-        kernels.search_rough(store, asked, rough.astype(np.float32), doubt, by_target)
+        kernels.search_rough(store, asked, rough, doubt, by_target)
 
     def _centred(self) -> NDArray[np.float32]:
         wide = self.store.vectors[:, : self.d]
