@@ -44,9 +44,6 @@ FLAT_FRACTION = 0.05
 """Where more than this fraction passes all bounds a plain scan is faster."""
 
 
-FLAT_SCORES = 1 << 23
-"""Float32 scores a plain scan holds at once."""
-
 FLAT_SIZE = 5_000
 """Below so many vectors every way takes microseconds."""
 
@@ -68,8 +65,8 @@ class Plan(NamedTuple):
     """How an index decided to search, from what its bounds pruned on a sample of its own vectors.
 
     Args:
-        way: ``coarse`` (both stages), ``fine`` (the second alone) or ``flat`` (a plain scan in
-            float32, whose rounding is bounded instead).
+        way: ``coarse`` (both stages), ``fine`` (the second alone) or ``flat`` (everything is
+            scored exactly, as where a few huge vectors make all codes coarse).
         coarse_fraction: Blocks of 64 that pass the coarse stage.
         exact_fraction: Vectors that pass all bounds and are scored exactly.
     """
@@ -188,16 +185,13 @@ class CertifiedIndex:
         probe = self.n_cells if n_probe is None else min(max(1, n_probe), self.n_cells)
         if len(queries) == 1 and self.n >= SPLIT and self.threads > 1 and probe == self.n_cells:
             return self._best_of_one(queries, k, excluded, by_target)
-        step = min(TOGETHER, -(-len(queries) // self.threads))
-        if self.plan.way == "flat":
-            step = min(step, FLAT_SCORES // self.n)
-        step = max(1, step)
+        step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
         starts = range(0, len(queries), step)
         work = [self.asked(queries[i : i + step], excluded[i : i + step], k) for i in starts]
 
         def answer(asked: kernels.Asked) -> None:
             if self.plan.way == "flat" and probe == self.n_cells:
-                self._scan(asked, by_target)
+                kernels.search_all(self.store, asked, by_target)
             else:
                 self._search_cells(asked, 0, self.n_cells, probe, by_target, cutoff)
 
@@ -215,7 +209,7 @@ class CertifiedIndex:
         """Share the cells between the threads, then merge their answers."""
         if self.plan.way == "flat":
             asked = self.asked(query, excluded, k)
-            self._scan(asked, by_target)
+            kernels.search_all(self.store, asked, by_target)
             return asked.score, asked.place
         edges = np.linspace(0, self.n_cells, self.threads + 1).astype(int)
         parts = [self.asked(query, excluded, k) for _ in edges[1:]]
@@ -250,22 +244,6 @@ class CertifiedIndex:
         kernels.search_cells(
             self.store, asked, low, high, SEEDS, probe, is_coarse, by_target, cutoff
         )
-
-    def _scan(self, asked: kernels.Asked, by_target: bool) -> None:
-        """Score everything in float32, then everything within its rounding of the best exactly."""
-        store, d = self.store, self.d
-        moved = asked.query[:, :d] - store.mean
-        span = store.reach + np.sqrt((moved**2).sum(axis=1))
-        rough = moved.astype(np.float32) @ self._centred().T
-        if self.metric == "l2":
-            rough += store.bias
-            rough -= 0.5 * (moved**2).sum(axis=1, keepdims=True).astype(np.float32)
-        doubt = (d + 16) * 2.0**-23 * span**2 + 1e-13 * store.shift * span
-        kernels.search_rough(store, asked, rough, doubt, by_target)
-
-    def _centred(self) -> NDArray[np.float32]:
-        wide = self.store.vectors[:, : self.d]
-        return wide if self.metric == "cosine" else (wide - self.store.mean).astype(np.float32)
 
     def share(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Do a piece of work for every item on the threads of this index."""

@@ -518,31 +518,26 @@ def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target,
 
 
 @njit(cache=True, nogil=True)
-def search_rough(store, asked, rough, doubt, by_target):
-    """Answer a group from rough scores of everything, each off by no more than ``doubt[g]``."""
+def search_all(store, asked, by_target):
+    """Answer a group by scoring everything exactly, some blocks at a time for all queries."""
     is_distance = len(store.bias) > 0
-    vectors, target, query = store.vectors, store.target, asked.query
-    scores, rows = asked.score, asked.row
+    vectors, target, query, every = store.vectors, store.target, asked.query, store.rows
+    scores, rows, places = asked.score, asked.row, asked.place
+    scores[:], rows[:], places[:] = -np.inf, NOBODY, -1
+    step = CELLS_TOGETHER * LANES
+    for start in range(0, len(every), step):
+        for g in range(len(query)):
+            worst, worst_row = scores[g, 0], rows[g, 0]
+            for place in range(start, min(start + step, len(every))):
+                row = every[place]
+                score = exact_score(vectors, place, query, g, is_distance)
+                if row < 0 or not is_worse(worst, worst_row, score, row):
+                    continue
+                if target[place] == asked.excluded[g]:
+                    continue
+                offer(scores, rows, places, g, target, place, row, score, by_target)
+                worst, worst_row = scores[g, 0], rows[g, 0]
     for g in range(len(query)):
-        prepare(store, asked, g, 0, 0)
-        for place in range(len(store.rows)):
-            if rough[g, place] + doubt[g] < asked.score[g, 0]:
-                continue
-            if store.rows[place] < 0 or store.target[place] == asked.excluded[g]:
-                continue
-            score = exact_score(vectors, place, query, g, is_distance)
-            if is_worse(scores[g, 0], rows[g, 0], score, store.rows[place]):
-                offer(
-                    scores,
-                    rows,
-                    asked.place,
-                    g,
-                    target,
-                    place,
-                    store.rows[place],
-                    score,
-                    by_target,
-                )
         sort_best_first(asked, g)
 
 
