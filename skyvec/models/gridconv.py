@@ -70,9 +70,9 @@ class GridConv(nn.Module):
     the views they stand for. The *phase* code is for the decoder only, which is closed:
     value(t) = profile(phase of t) + trend(position of t), both linear between cells.
 
-    It learns from three tasks: tell the whole curve from 10 to 50 % of its points (L1), tell the
-    views of the whole from 50 to 80 %, and find the partner of each code among the batch when
-    every curve is seen twice, each time without some of its points.
+    It learns by dividing the points of every curve in two, 10 to 50 % of them and the rest: from
+    the few tell the whole curve (L1), from either part tell the views of the rest, and find each
+    part's partner among the batch.
 
     Args:
         bands: Number of bands; a band without points is masked.
@@ -160,11 +160,11 @@ class GridConv(nn.Module):
         return _between(circle, row, phase) + _between(trend, row, place)
 
     def loss(self, batch: Ragged, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Interpolation + views told from a part + partners found, and each by name."""
-        target = self.views(batch).flat * self.share
-        few = self.views(batch.keep(random_subset(batch, generator)))
-        more = self.views(batch.keep(random_subset(batch, generator, low=0.5, high=0.8)))
-        one, other = self._shape(few), self._shape(more)
+        """Interpolation + views told + partners found, and each by name."""
+        given = random_subset(batch, generator)
+        few, rest = self.views(batch.keep(given)), self.views(batch.keep(~given))
+        one, other = self._shape(few), self._shape(rest)
+        target = rest.flat * self.share
         told = [(z @ self.read - target).square().sum(1).mean() for z in (one, other)]
         views = (told[0] + told[1]) / 20
         partners = contrast(one, other, self.temperature)
