@@ -168,6 +168,7 @@ def test_cluster_members_add_up(survey, asked):
     assert sum(row["segments"] for row in sizes) == N
 
 
+@pytest.mark.slow
 def test_probe_puts_the_baselines_beside(asked):
     rows = json.loads(skyvec("probe", *asked, "-f", "json").stdout)
     assert [row["model"] for row in rows] == ["m", "statistics", "features"]
@@ -176,6 +177,7 @@ def test_probe_puts_the_baselines_beside(asked):
     assert [row["model"] for row in alone] == ["m"]
 
 
+@pytest.mark.slow
 def test_report_prints_where_it_is(asked, tmp_path):
     path = skyvec("report", *asked, "--no-baselines", "--out", tmp_path / "r.html").stdout.strip()
     assert path == str(tmp_path / "r.html") and "<h1>" in (tmp_path / "r.html").read_text()

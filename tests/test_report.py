@@ -16,7 +16,7 @@ from astropy.table import Table
 from matplotlib import image
 
 from skyvec.prep.lightcurves import prepare
-from skyvec.report import page, pictures, tables
+from skyvec.report import charts, page, pictures, tables
 from skyvec.schema import LightCurves
 
 
@@ -141,21 +141,35 @@ def test_cluster_samples_use_the_colours_of_the_map():
 def test_map_draws_every_segment_once_and_noise_in_grey():
     rng = np.random.default_rng(0)
     cluster = np.repeat([-1, 0, 1, 2], (5, 40, 30, 20))
-    figure = pictures.map_picture(
-        rng.normal(size=(95, 2)), cluster, marked=np.arange(3), labelled=2
+    figure = charts.map_picture(
+        rng.normal(size=(95, 2)), cluster, marked=np.arange(3), placed=np.zeros((2, 2))
     )
-    axes = figure.axes[0]
-    drawn = [len(c.get_offsets()) for c in axes.collections]
-    assert drawn[:4] == [5, 40, 30, 20] and drawn[-1] == 3
-    assert [t.get_text() for t in axes.texts] == ["0", "1"]
-    labels = [t.get_text() for t in axes.get_legend().get_texts()]
-    assert labels == ["0: 40", "1: 30", "no cluster: 5", "oddest"]
+    drawn = [len(c.get_offsets()) for c in figure.axes[0].collections]
+    assert drawn == [5, 40, 30, 20, 3, 2]
+    assert [t.get_text() for t in figure.axes[0].texts] == ["0", "1", "2"]
+    beside = [t.get_text() for t in figure.texts if t.get_text() != "●"]
+    assert beside[:3] == ["0: 40", "1: 30", "2: 20"]
+    assert beside[3].splitlines() == [
+        "5 in no cluster (grey)",
+        "rings: the oddest",
+        "red crosses: placed",
+    ]
     assert has_colour(pixels(figure), pictures.cluster_colour(0))
+
+
+def test_map_shows_a_curve_of_each_cluster_it_numbers():
+    cluster = np.repeat(np.arange(12), 20)
+    prepared = prepare(curves(), round_days=0)
+    xy = np.random.default_rng(0).normal(size=(240, 2))
+    figure = charts.map_picture(xy, cluster, examples=prepared)
+    assert len(figure.axes) == 1 + 4 and len(figure.axes[0].texts) == 4
+    assert figure.axes[1].lines[0].get_color() == pictures.cluster_colour(0)
+    assert figure.texts[-1].get_text() == "and 8 smaller"
 
 
 def test_label_map_names_the_ten_most_frequent():
     names = np.repeat([f"class {i}" for i in range(12)], np.arange(12, 0, -1))
-    figure = pictures.label_map(np.random.default_rng(0).normal(size=(len(names), 2)), names)
+    figure = charts.label_map(np.random.default_rng(0).normal(size=(len(names), 2)), names)
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
     assert labels[0] == "other or unknown: 3" and labels[1] == "class 0: 12" and len(labels) == 11
 
@@ -165,7 +179,7 @@ def test_label_map_names_the_ten_most_frequent():
 )
 def test_sky_knows_a_field_across_zero_from_a_whole_sky(ra, wide):
     dec = np.array([10.0, 12.0, 9.0])
-    figure = pictures.sky_picture(np.array([*ra, np.nan]), np.r_[dec, 0], np.array([0, 1, -1, 0]))
+    figure = charts.sky_picture(np.array([*ra, np.nan]), np.r_[dec, 0], np.array([0, 1, -1, 0]))
     assert (figure.axes[0].name == "mollweide") is wide
     assert len(figure.axes[0].collections[0].get_offsets()) == 3
     pixels(figure)
@@ -173,11 +187,9 @@ def test_sky_knows_a_field_across_zero_from_a_whole_sky(ra, wide):
 
 def test_number_pictures():
     step = np.arange(10.0)
-    losses = pictures.loss_picture(
-        {"training": (step, 1 / (1 + step)), "validation": (step, step)}
-    )
+    losses = charts.loss_picture({"training": (step, 1 / (1 + step)), "validation": (step, step)})
     assert [line.get_label() for line in losses.axes[0].lines] == ["training", "validation"]
-    histogram = pictures.similarity_histogram(np.linspace(0.5, 1, 100), np.array([0.5]), k=2)
+    histogram = charts.similarity_histogram(np.linspace(0.5, 1, 100), np.array([0.5]), k=2)
     assert "neighbour 2" in histogram.axes[0].get_xlabel()
     assert sum(p.get_height() for p in histogram.axes[0].patches) == 100
 
@@ -255,7 +267,7 @@ def loads(html):
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_is_given():
-    picture = pictures.png(pictures.loss_picture({"training": (np.arange(3.0), np.arange(3.0))}))
+    picture = pictures.png(charts.loss_picture({"training": (np.arange(3.0), np.arange(3.0))}))
     body = (
         page.picture(picture, "a <i>caption</i>") + page.table(TABLE, own="1") + page.code("<x>")
     )

@@ -172,6 +172,7 @@ def test_every_picture_lies_beside_the_page_and_has_colour_in_it(page):
     assert ((red[..., 0] > 0.7) & (red[..., 1] < 0.2)).sum() > 50
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_when_made_again(survey, page):
     before = page.read_bytes()
     assert report(survey, "m", examples=2).read_bytes() == before

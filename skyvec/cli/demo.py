@@ -22,7 +22,7 @@ def demo(
     ] = "default",
     steps: Annotated[
         int, typer.Option(help="Steps of training; a good model takes more.", min=1)
-    ] = 600,
+    ] = 300,
     seed: Annotated[int, typer.Option(help="Another seed, another sky.", min=0)] = 0,
 ) -> None:
     """Simulate a sky as TESS sees it, train on it, encode it, ask everything, write a report.
@@ -52,6 +52,8 @@ def demo(
 
         def step(state: Progress) -> None:
             progress(state.step, state.steps, f"loss {state.loss:.4f}")
+            if state.step % max(1, steps // 5) == 0:
+                tell(f"  step {state.step:,}: loss on held-out objects {state.valid:.4f}")
 
         train(out, tables, MODEL, progress=step)
     tell("encoding every curve into 40 numbers")

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.figure import Figure
 
 from skyvec import store
 from skyvec.analysis.maps import place
-from skyvec.report import answers, pictures
+from skyvec.prep.lightcurves import Prepared, prepare
+from skyvec.report import answers, charts, pictures
 from skyvec.report.answers import Queries
 from skyvec.report.remember import Answer
 
@@ -30,9 +32,6 @@ def map_with_picture(
         alone (columns id, target, x, y), and the picture.
     """
     answer = answers.tsne(survey, model, seed=seed)
-    cluster = answers.clusters(survey, model).table["cluster"].to_numpy()
-    oddest = answers.outliers(survey, model).table["id"].to_pylist()[:N_MARKED]
-    marked = np.flatnonzero(np.isin(np.array(answer.table["id"].to_pylist()), oddest))
     table, placed = answer.table, None
     if foreign is not None:
         placed = place(store.read_latents(survey, model), xy(answer), foreign.vectors)
@@ -44,11 +43,40 @@ def map_with_picture(
                 "y": placed[:, 1],
             }
         )
-    figure = pictures.map_picture(xy(answer), cluster, marked=marked, placed=placed)
     path = store.answers_folder(survey, "map", model) / "map.png"
-    content = pictures.png(figure)
+    content = pictures.png(draw_map(survey, model, answer, placed=placed))
     store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
     return table, path
+
+
+def draw_map(
+    survey: Path, model: str, answer: Answer, *, placed: np.ndarray | None = None
+) -> Figure:
+    """Draw a map with a curve of each of its largest clusters beside it.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose map it is.
+        answer: Of :func:`skyvec.report.answers.tsne`.
+        placed: Further places to mark, shape (m, 2).
+    """
+    grouped = answers.clusters(survey, model).table
+    oddest = answers.outliers(survey, model).table["id"].to_pylist()[:N_MARKED]
+    marked = np.flatnonzero(np.isin(np.array(answer.table["id"].to_pylist()), oddest))
+    return charts.map_picture(
+        xy(answer),
+        grouped["cluster"].to_numpy(),
+        examples=_examples(survey, grouped),
+        marked=marked,
+        placed=placed,
+    )
+
+
+def _examples(survey: Path, grouped: pa.Table) -> Prepared:
+    """The curve deepest in each of the largest clusters."""
+    sizes = answers.cluster_sizes(grouped).to_pylist()
+    ids = [row["example"] for row in sizes if row["cluster"] >= 0][: charts.N_LISTED]
+    return prepare(store.find_curves(survey, ids), round_days=0)
 
 
 def xy(answer: Answer) -> np.ndarray:

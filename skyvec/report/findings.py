@@ -25,10 +25,15 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     catalog = store.read_catalog(survey)
     column = answers.label_column(catalog, None)
     said = []
-    oddest = np.array(answers.outliers(survey, model).table["target"].to_pylist()[:N_ODDEST])
-    planted = np.unique(catalog.target[catalog.columns[column].astype(np.str_) == ODDITY])
-    hits = int(np.isin(planted, oddest).sum())
-    said.append(f"{hits} of {len(planted)} planted oddities are among the {len(oddest)} oddest")
+    ranked = np.array(answers.outliers(survey, model).table["target"].to_pylist(), np.str_)
+    planted = catalog.target[catalog.columns[column].astype(np.str_) == ODDITY]
+    rank = np.flatnonzero(np.isin(ranked, planted)) + 1
+    share = 100 * float(np.median(rank)) / len(ranked) if len(rank) else float("nan")
+    said.append(
+        f"{int((rank <= N_ODDEST).sum())} of {len(rank)} planted oddities are among the "
+        f"{N_ODDEST} oddest of {len(ranked):,} objects; half of them are in the oddest "
+        f"{share:.1f} %"
+    )
     found = answers.clusters(survey, model)
     ids = np.array(found.table["id"].to_pylist(), np.str_)
     pure = answers.purity(

@@ -15,8 +15,8 @@ from skyvec import __version__, checkpoint, store
 from skyvec.encode import reconstruct
 from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import Prepared, prepare
-from skyvec.report import answers, baselines, page, pictures
-from skyvec.report.atlas import xy
+from skyvec.report import answers, baselines, charts, page, pictures
+from skyvec.report.atlas import N_MARKED, draw_map, xy
 from skyvec.report.facts import survey_facts
 from skyvec.report.page import Section
 from skyvec.report.remember import Answer
@@ -185,7 +185,7 @@ def _model_section(material: _Material, width: int) -> Section:
             "validation": (step, np.array([entry["valid"] for entry in history], float)),
         }
         caption = "Loss while training; the weights of the best validation step are kept."
-        body += material.draw("loss", pictures.loss_picture(curves), caption)
+        body += material.draw("loss", charts.loss_picture(curves), caption)
     text = f"hash     {scores['hash']}\nmade by  skyvec {scores['skyvec']}"
     return Section(
         "model",
@@ -213,19 +213,16 @@ def _probe_section(material: _Material, column: str, with_baselines: bool, seed:
 
 
 def _map_section(material: _Material, labels: np.ndarray | None) -> Section:
-    places = xy(material.map)
-    cluster = _column(material.clusters.table, "cluster")
-    rows = {name: i for i, name in enumerate(material.map.table["id"].to_pylist())}
-    oddest = np.array([rows[i] for i in material.outliers.table["id"].to_pylist()[:N_ODDEST]])
-    figure = pictures.map_picture(places, cluster, marked=oddest)
+    figure = draw_map(material.survey, material.model, material.map)
     caption = (
-        "Every light curve as one point (t-SNE of its vector), coloured by cluster; grey points "
-        f"belong to none. Rings: the {len(oddest)} most dissimilar."
+        "Every light curve as one point (t-SNE of its vector), coloured by cluster, with a curve "
+        f"of each of the largest; grey points belong to none. Rings: the {N_MARKED} most "
+        "dissimilar objects."
     )
     body = material.draw("map", figure, caption)
     if labels is not None and (labels != "").any():
         caption = "The same map, coloured by the classes of the catalogue, which no step used."
-        body += material.draw("map-classes", pictures.label_map(places, labels), caption)
+        body += material.draw("map-classes", charts.label_map(xy(material.map), labels), caption)
     return Section(
         "map",
         "Map",
@@ -298,7 +295,7 @@ def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     figure = pictures.curve_grid(prepared, np.arange(len(ids)), captions)
     similarity = _column(material.outliers.table, "similarity")
     k = int(material.outliers.facts["k"])
-    histogram = pictures.similarity_histogram(similarity, similarity[: len(ids)], k=k)
+    histogram = charts.similarity_histogram(similarity, similarity[: len(ids)], k=k)
     body = material.draw("outliers", figure, f"The {len(ids)} most dissimilar, oddest first.")
     body += material.draw("similarity", histogram, "How alike is the neighbour?")
     if labels is not None:
@@ -376,7 +373,7 @@ def _sky_section(material: _Material) -> Section | None:
     if not known.any():
         return None
     cluster = _column(material.clusters.table, "cluster")
-    figure = pictures.sky_picture(latents.ra, latents.dec, cluster)
+    figure = charts.sky_picture(latents.ra, latents.dec, cluster)
     missing = int((~known).sum())
     note = f" {missing:,} segments have no position." if missing else ""
     return Section(

@@ -1,4 +1,4 @@
-"""Pictures of answers: pure functions of arrays that give a Matplotlib figure.
+"""Pictures of light curves: pure functions of arrays that give a Matplotlib figure.
 
 Nothing here touches Matplotlib's global state: every figure is made, drawn and forgotten on its
 own. Curves are drawn on their own scale (flux minus mean, over standard deviation), as prepared.
@@ -9,15 +9,13 @@ last point of every column, so that no dip and no flare is lost.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from skyvec.prep.lightcurves import Prepared
@@ -54,8 +52,14 @@ FAST = 70
 CLOSE_UP = 12
 """Crossings of the middle that a close-up shows: about six cycles."""
 
-PARTS = 5
-"""Columns of the grid a panel takes; its close-up has two of them."""
+PARTS = 25
+"""Columns of the grid a panel takes: 3 for the numbers at its axis, 12 to 22 for the curve."""
+
+PANEL = (2.75, 1.05)
+"""[inch] Width of a panel with the numbers at its axis, and height of its axes."""
+
+BETWEEN = 0.62
+"""[inch] Between the axes of two rows: the numbers of one, the caption of the other."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Model:
     time: Floats
     value: Floats
     band: Ints
+
+
+def cluster_colour(cluster: int) -> str:
+    """Colour of a cluster, the same in every picture; clusters are numbered by size."""
+    return CLUSTER_COLOURS[cluster % len(CLUSTER_COLOURS)] if cluster >= 0 else NOISE_COLOUR
 
 
 def png(figure: Figure) -> bytes:
@@ -157,7 +166,8 @@ def draw_curve(
     return drawn
 
 
-def _quiet(axes: Axes) -> None:
+def quiet(axes: Axes) -> None:
+    """Take the frame back: two thin sides and small grey numbers."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -167,9 +177,28 @@ def _quiet(axes: Axes) -> None:
     axes.margins(x=0.02, y=0.08)
 
 
-def _name_axes(figure: Figure, *, time: str = "time since first point [d]") -> None:
-    figure.supxlabel(time, fontsize=8.5, color=INK)
-    figure.supylabel("flux - mean  [standard deviations]", fontsize=8.5, color=INK)
+def _panels(down: int, across: int) -> tuple[Figure, GridSpec]:
+    """Make a figure of small multiples and name its axes.
+
+    The places are computed here: Matplotlib's own layout would measure every number of every
+    axis and take longer than the drawing.
+    """
+    width = PANEL[0] * across + 0.35
+    height = (PANEL[1] + BETWEEN) * down + 0.3
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        down,
+        PARTS * across,
+        left=0.2 / width,
+        right=1 - 0.15 / width,
+        bottom=0.5 / height,
+        top=1 - 0.42 / height,
+        wspace=0,
+        hspace=BETWEEN / PANEL[1],
+    )
+    figure.supxlabel("time since first point [d]", y=0.08 / height, fontsize=8.5, color=INK)
+    figure.supylabel("flux - mean  [standard deviations]", x=0.06 / width, fontsize=8.5, color=INK)
+    return figure, grid
 
 
 def close_up(time: Floats, value: Floats) -> tuple[float, float] | None:
@@ -210,21 +239,21 @@ def _panel(
     model: Model | None = None,
 ) -> Axes:
     """Draw one curve, with a close-up at its right where it is fast; gives the main axes."""
-    down, first = place[0], PARTS * place[1]
+    down, first, end = place[0], PARTS * place[1] + 3, PARTS * (place[1] + 1)
     part = _points(curves, row)
     has_bands = len(np.unique(curves.band[part])) > 1
     window = None if has_bands else close_up(curves.time[part], curves.value[part])
     if window is None:
-        axes = figure.add_subplot(grid[down, first : first + PARTS])
+        axes = figure.add_subplot(grid[down, first:end])
         _draw(axes, curves, row, colour, model, columns=260)
         return axes
-    axes = figure.add_subplot(grid[down, first : first + PARTS - 2])
+    axes = figure.add_subplot(grid[down, first : first + 12])
     _draw(axes, curves, row, colour, model, columns=150)
-    near = figure.add_subplot(grid[down, first + PARTS - 2 : first + PARTS], sharey=axes)
+    near = figure.add_subplot(grid[down, first + 13 : end], sharey=axes)
     _draw(near, curves, row, colour, model, columns=len(curves.time))
     near.plot(curves.time[part], curves.value[part], color=colour, lw=0.4, alpha=0.4)
     near.set_xlim(*window)
-    _quiet(near)
+    quiet(near)
     near.tick_params(labelleft=False)
     near.spines["left"].set_linestyle(":")
     near.xaxis.set_major_locator(MaxNLocator(2))
@@ -268,15 +297,13 @@ def curve_grid(
         raise ValueError("there are no curves to draw; give at least one row")
     across = min(across, len(rows))
     down = -(-len(rows) // across)
-    figure = Figure(figsize=(2.75 * across + 0.4, 1.62 * down + 0.4), layout="constrained")
-    grid = figure.add_gridspec(down, PARTS * across)
+    figure, grid = _panels(down, across)
     for i, row in enumerate(rows):
         colour = colours[i] if colours else INK
         model = models[i] if models else None
         axes = _panel(figure, grid, divmod(i, across), curves, int(row), colour, model)
         _caption(axes, captions[i], colour)
-        _quiet(axes)
-    _name_axes(figure)
+        quiet(axes)
     return figure
 
 
@@ -315,243 +342,12 @@ def cluster_samples(
         raise ValueError("there are no clusters to draw; every object is noise")
     across = max(len(rows) for rows in members.values())
     down = len(members)
-    figure = Figure(figsize=(2.55 * across + 0.5, 1.42 * down + 0.45), layout="constrained")
-    grid = figure.add_gridspec(down, PARTS * across)
+    figure, grid = _panels(down, across)
     for i, (cluster, rows) in enumerate(members.items()):
         colour = cluster_colour(cluster)
         for j, row in enumerate(rows):
             axes = _panel(figure, grid, (i, j), curves, int(row), colour)
-            _quiet(axes)
+            quiet(axes)
             head = f"cluster {cluster}: {size[cluster]:,} members" if j == 0 else ""
             _caption(axes, f"{head}\n{curves.id[row]}", INK)
-    _name_axes(figure)
-    return figure
-
-
-# --- the map and the sky ----------------------------------------------------------------------
-
-
-def cluster_colour(cluster: int) -> str:
-    """Colour of a cluster, the same in every picture; clusters are numbered by size."""
-    return CLUSTER_COLOURS[cluster % len(CLUSTER_COLOURS)] if cluster >= 0 else NOISE_COLOUR
-
-
-def map_picture(
-    xy: Floats,
-    cluster: Ints,
-    *,
-    marked: Ints | None = None,
-    placed: Floats | None = None,
-    labelled: int = 12,
-    title: str = "",
-) -> Figure:
-    """Draw the map of all latents, one point a segment, coloured by cluster.
-
-    Args:
-        xy: Place on the map, shape (n, 2); distances between islands mean little.
-        cluster: Cluster of each, 0 the largest, -1 noise, shape (n,).
-        marked: Rows to ring, such as the oddest.
-        placed: Places of points that are not of the map, drawn as red crosses, shape (m, 2).
-        labelled: How many of the largest clusters get a number on the map and a legend entry.
-        title: Text above.
-
-    Returns:
-        A figure; noise is grey and lies below the clusters.
-    """
-    figure = Figure(figsize=(8.6, 6.2), layout="constrained")
-    axes = figure.add_subplot()
-    size = float(np.clip(9000 / max(len(xy), 1), 1.5, 14))
-    noise = cluster < 0
-    _dots(axes, xy[noise], s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, zorder=1)
-    names, counts = np.unique(cluster[~noise], return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    for rank, name in enumerate(names[order]):
-        own = cluster == name
-        label = f"{name}: {counts[order][rank]:,}" if rank < labelled else None
-        colour = cluster_colour(int(name))
-        _dots(axes, xy[own], s=size, c=colour, lw=0, alpha=0.85, zorder=2, label=label)
-        if rank < labelled:
-            _number(axes, xy[own], str(name), colour)
-    if noise.any():
-        axes.scatter([], [], s=12, c=NOISE_COLOUR, label=f"no cluster: {noise.sum():,}")
-    if marked is not None and len(marked):
-        _dots(
-            axes,
-            xy[marked],
-            s=40,
-            facecolor="none",
-            edgecolor=INK,
-            lw=0.9,
-            zorder=4,
-            label="oddest",
-        )
-    if placed is not None:
-        _dots(axes, placed, s=60, c=QUERY_COLOUR, marker="X", lw=0, zorder=6, label="placed")
-    _map_frame(axes, title)
-    rest = len(names) - labelled
-    legend = axes.legend(
-        title="cluster: members" + (f"\n(and {rest:,} smaller)" if rest > 0 else ""),
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        fontsize=8,
-        title_fontsize=8,
-        frameon=False,
-        handletextpad=0.3,
-    )
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([28])
-            handle.set_alpha(1.0)
-    return figure
-
-
-def _dots(axes: Axes, xy: Floats, **style: Any) -> None:
-    axes.scatter(xy[:, 0], xy[:, 1], **style)
-
-
-def _number(axes: Axes, xy: Floats, text: str, colour: str) -> None:
-    """Write a cluster's number at its member nearest to the middle."""
-    middle = np.median(xy, axis=0)
-    place = xy[np.argmin(((xy - middle) ** 2).sum(axis=1))]
-    box = {"boxstyle": "round,pad=0.18", "fc": "white", "ec": colour, "lw": 0.9, "alpha": 0.88}
-    axes.annotate(text, place, fontsize=8, color=INK, ha="center", va="center", bbox=box, zorder=5)
-
-
-def _map_frame(axes: Axes, title: str) -> None:
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
-    axes.set_xlabel("t-SNE 1", fontsize=8, color=FAINT, loc="left")
-    axes.set_ylabel("t-SNE 2", fontsize=8, color=FAINT, loc="bottom")
-
-
-def label_map(xy: Floats, label: np.ndarray, *, title: str = "") -> Figure:
-    """Draw the map coloured by the classes of a catalogue, the ten most frequent by name.
-
-    Args:
-        xy: Place on the map, shape (n, 2).
-        label: Class of each, an empty string where unknown, shape (n,).
-        title: Text above.
-    """
-    names, counts = np.unique(label[label != ""], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[: len(CLUSTER_COLOURS)]
-    figure = Figure(figsize=(8.6, 6.2), layout="constrained")
-    axes = figure.add_subplot()
-    size = float(np.clip(9000 / max(len(xy), 1), 1.5, 14))
-    rest = ~np.isin(label, names[order])
-    if rest.any():
-        text = f"other or unknown: {rest.sum():,}"
-        _dots(axes, xy[rest], s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, label=text)
-    for colour, i in zip(CLUSTER_COLOURS, order):
-        own = label == names[i]
-        text = f"{names[i]}: {counts[i]:,}"
-        _dots(axes, xy[own], s=size, c=colour, lw=0, alpha=0.85, label=text)
-    _map_frame(axes, title)
-    axes.legend(
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        fontsize=8,
-        frameon=False,
-        handletextpad=0.3,
-        markerscale=float(np.sqrt(28 / size)),
-    )
-    return figure
-
-
-def sky_picture(ra: Floats, dec: Floats, cluster: Ints) -> Figure:
-    """Draw where the segments lie on the sky, coloured by cluster; RA grows to the left.
-
-    The whole sky is drawn (Mollweide) where the field is wider than 60 degrees, else the field.
-
-    Args:
-        ra: ICRS [deg], shape (n,), NaN where unknown.
-        dec: ICRS [deg], shape (n,), NaN where unknown.
-        cluster: Cluster of each, -1 noise, shape (n,).
-    """
-    known = np.isfinite(ra) & np.isfinite(dec)
-    ra, dec, cluster = ra[known], dec[known], cluster[known]
-    centre = _circular_mean(ra)
-    offset = (ra - centre + 180) % 360 - 180  # [deg] east of the centre
-    is_wide = bool(len(ra)) and max(np.ptp(offset), np.ptp(dec)) > 60
-    figure = Figure(figsize=(8.0, 4.3), layout="constrained")
-    colours = [cluster_colour(int(c)) for c in cluster]
-    size = float(np.clip(6000 / max(len(ra), 1), 1, 12))
-    if is_wide:
-        axes = figure.add_subplot(projection="mollweide")
-        axes.scatter(-np.radians((ra + 180) % 360 - 180), np.radians(dec), s=size, c=colours, lw=0)
-        ticks = np.arange(-120, 121, 60)
-        axes.set_xticks(np.radians(ticks), [f"{-t % 360}°" for t in ticks])
-    else:
-        axes = figure.add_subplot()
-        axes.scatter(centre + offset, dec, s=size, c=colours, lw=0)
-        axes.invert_xaxis()
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x % 360:g}"))
-        axes.set_aspect(1 / max(float(np.cos(np.radians(dec.mean() if len(dec) else 0))), 0.05))
-        axes.set_xlabel("right ascension, ICRS [deg]", fontsize=8.5)
-        axes.set_ylabel("declination, ICRS [deg]", fontsize=8.5)
-    axes.grid(color="#DDDDDD", lw=0.5)
-    axes.tick_params(labelsize=7, labelcolor=FAINT)
-    axes.set_axisbelow(True)
-    return figure
-
-
-def _circular_mean(angle: Floats) -> float:
-    """Mean direction [deg] in [0, 360); 0 without angles."""
-    if not len(angle):
-        return 0.0
-    radians = np.radians(angle)
-    return float(np.degrees(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean())) % 360)
-
-
-# --- numbers ----------------------------------------------------------------------------------
-
-
-def loss_picture(steps: Mapping[str, tuple[Floats, Floats]]) -> Figure:
-    """Draw how training went.
-
-    Args:
-        steps: For each curve (``training``, ``validation``) the step and the loss there.
-    """
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    for (name, (step, loss)), colour in zip(steps.items(), (CLUSTER_COLOURS[0], MODEL_COLOUR)):
-        style = "-" if name == "training" else "o-"
-        axes.plot(step, loss, style, color=colour, lw=1.2, ms=3.5, label=name)
-    _quiet(axes)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("step", fontsize=8.5)
-    axes.set_ylabel("loss", fontsize=8.5)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def similarity_histogram(similarity: Floats, marked: Floats, *, k: int) -> Figure:
-    """Draw how alike segments are to their k-th nearest other target, the oddest marked.
-
-    Args:
-        similarity: Cosine in [-1, 1], 1 = the same direction, shape (n,).
-        marked: The values to mark, shape (m,).
-        k: Which neighbour.
-    """
-    figure = Figure(figsize=(6.4, 3.0), layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(similarity, bins=80, color=CLUSTER_COLOURS[0], log=True)
-    if len(marked):
-        axes.plot(
-            marked,
-            np.full(len(marked), 0.97),
-            "v",
-            color=QUERY_COLOUR,
-            ms=4,
-            transform=axes.get_xaxis_transform(),
-            label=f"the {len(marked)} most dissimilar",
-        )
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.92))
-    _quiet(axes)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel(f"cosine similarity to neighbour {k} of another target", fontsize=8.5)
-    axes.set_ylabel("segments", fontsize=8.5)
     return figure
