@@ -6,7 +6,6 @@ them then gives as many as are asked for. Where the real sets are absent, a mixt
 Gaussians with a decaying spectrum stands in, and the benchmarks say so.
 """
 
-import json
 import time as clock
 from collections.abc import Callable
 from pathlib import Path
@@ -99,12 +98,6 @@ class Source:
 def isotropic(n: int, rng: np.random.Generator) -> np.ndarray:
     """Directions without any structure, the worst case of every bound, float32 (n, 40)."""
     return rng.standard_normal((n, WIDTH), dtype=np.float32)
-
-
-def report(table: list[str], facts: dict[str, object]) -> None:
-    """Print a table and, as the last line, one JSON object."""
-    print("\n".join(table))
-    print(json.dumps(facts))
 
 
 def interleaved(calls: list[Callable[[int], object]], repeats: int) -> list[float]:
