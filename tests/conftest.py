@@ -1,8 +1,13 @@
 """What several test files share: where the real survey data lie."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# threads of parallel test runs share the cores; spinning while they wait would make each run
+# tens of times slower (must be set before torch is imported)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -4,6 +4,7 @@ Heavy libraries (torch, Faiss, Matplotlib) are imported inside the commands that
 ``skyvec --help`` answers at once.
 """
 
+import os
 from collections.abc import Callable
 from typing import Annotated
 
@@ -69,4 +70,7 @@ for name, (command, example) in COMMANDS.items():
 
 def main() -> None:
     """Run the program named ``skyvec``."""
+    # threads that wait for each other sleep instead of spinning: where other programs want the
+    # same cores, spinning makes training tens of times slower. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
