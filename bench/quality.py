@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--curves", type=int, help="of each set (4000)")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     options = parser.parse_args()
-    n = options.curves or (280 if options.quick else 4000)
+    n = options.curves or (220 if options.quick else 4000)
     seconds = 60 * (options.minutes or (0.03 if options.quick else 3))
     seeds = options.seeds or (1 if options.quick else 3)
     torch.set_num_threads(1)
