@@ -167,11 +167,11 @@ def test_map_shows_a_curve_of_each_cluster_it_numbers():
     assert figure.texts[-1].get_text() == "and 8 smaller"
 
 
-def test_label_map_names_the_ten_most_frequent():
-    names = np.repeat([f"class {i}" for i in range(12)], np.arange(12, 0, -1))
+def test_label_map_names_the_twenty_most_frequent():
+    names = np.repeat([f"class {i}" for i in range(22)], np.arange(22, 0, -1))
     figure = charts.label_map(np.random.default_rng(0).normal(size=(len(names), 2)), names)
     labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert labels[0] == "other or unknown: 3" and labels[1] == "class 0: 12" and len(labels) == 11
+    assert labels[0] == "other or unknown: 3" and labels[1] == "class 0: 22" and len(labels) == 21
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def _map_frame(axes: Axes, title: str) -> None:
 
 
 def label_map(xy: Floats, label: np.ndarray, *, title: str = "") -> Figure:
-    """Draw the map coloured by the classes of a catalogue, the ten most frequent by name.
+    """Draw the map coloured by the classes of a catalogue, the twenty most frequent by name.
 
     Args:
         xy: Place on the map, shape (n, 2).
@@ -135,7 +135,7 @@ def label_map(xy: Floats, label: np.ndarray, *, title: str = "") -> Figure:
         title: Text above.
     """
     names, counts = np.unique(label[label != ""], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[: len(CLUSTER_COLOURS)]
+    order = np.argsort(-counts, kind="stable")[: 2 * len(CLUSTER_COLOURS)]
     figure = Figure(figsize=(8.6, 6.2), layout="constrained")
     axes = figure.add_subplot()
     size = float(np.clip(9000 / max(len(xy), 1), 1.5, 14))
@@ -143,10 +143,12 @@ def label_map(xy: Floats, label: np.ndarray, *, title: str = "") -> Figure:
     if rest.any():
         text = f"other or unknown: {rest.sum():,}"
         _dots(axes, xy[rest], s=0.6 * size, c=NOISE_COLOUR, lw=0, alpha=0.75, label=text)
-    for colour, i in zip(CLUSTER_COLOURS, order):
+    for rank, i in enumerate(order):
         own = label == names[i]
+        # the second ten have the colours of the first, and another shape
+        style = {"marker": "o" if rank < len(CLUSTER_COLOURS) else "^", "alpha": 0.85, "lw": 0}
         text = f"{names[i]}: {counts[i]:,}"
-        _dots(axes, xy[own], s=size, c=colour, lw=0, alpha=0.85, label=text)
+        _dots(axes, xy[own], s=size, c=cluster_colour(rank), label=text, **style)
     _map_frame(axes, title)
     axes.legend(
         loc="center left",
