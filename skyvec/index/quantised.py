@@ -56,11 +56,19 @@ def quantise(values: NDArray[np.float64]) -> tuple[kernels.Codes, NDArray[np.uin
     low, high = values.min(axis=0), values.max(axis=0)
     offset, scale = (low + high) / 2, (high - low) / 254
     scale = np.where(scale > 0, scale, 1.0)
-    whole = np.clip(np.rint((values - offset) / scale), -127, 127)
-    error = np.sqrt(((values - offset - scale * whole) ** 2).sum(axis=1)).max()
-    length = np.sqrt((whole**2).sum(axis=1)).max()
+    moved = values - offset
+    whole = moved / scale
+    np.clip(np.rint(whole, out=whole), -127, 127, out=whole)
+    length = np.sqrt(np.einsum("ij,ij->i", whole, whole).max())
+    moved -= scale * whole
+    error = np.sqrt(np.einsum("ij,ij->i", moved, moved).max())
     described = kernels.Codes(
-        np.zeros(0, np.uint8), 0, scale, offset, float(error) * (1 + 1e-9), float(length)
+        np.zeros(0, np.uint8),
+        0,
+        scale,
+        offset,
+        float(error) * (1 + 1e-9),
+        float(length) * (1 + 1e-9),
     )
     return described, (whole + 128).astype(np.uint8)
 
