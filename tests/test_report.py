@@ -17,6 +17,7 @@ from matplotlib import image
 
 from skyvec.prep.lightcurves import prepare
 from skyvec.report import charts, page, pictures, tables
+from skyvec.report.folding import strongest_period
 from skyvec.schema import LightCurves
 
 
@@ -86,6 +87,25 @@ def test_a_fast_curve_has_two_axes_with_one_scale():
     whole, near = figure.axes
     assert np.ptp(near.get_xlim()) < 3 < np.ptp(whole.get_xlim())
     assert near.get_ylim() == whole.get_ylim()
+
+
+def test_a_sparse_periodic_curve_is_drawn_against_its_phase():
+    rng = np.random.default_rng(0)
+    time = np.sort(rng.uniform(0, 800, 150))
+    sine = np.sin(2 * np.pi * time / 0.5678)
+    assert strongest_period(time, sine) == pytest.approx(0.5678, rel=1e-3)
+    assert strongest_period(time, rng.normal(size=150)) is None
+    assert strongest_period(time, np.zeros(150)) is None
+    dense = np.arange(0, 27, 0.02)
+    assert strongest_period(dense, np.sin(2 * np.pi * dense)) is None
+    light = curves((150,))
+    sparse = dataclasses.replace(light, mjd=59000 + time, flux=sine.astype(np.float32))
+    axes = pictures.curve_grid(prepare(sparse, round_days=0), [0], ["folded"]).axes[0]
+    x, y = axes.lines[0].get_data()
+    assert len(x) == 300 and x.min() >= 0 and x.max() < 2
+    order = np.argsort(x)
+    assert np.abs(np.diff(y[order])).max() < 0.5  # a smooth curve, not a cloud
+    assert "0.5678 d" in axes.get_title(loc="right")
 
 
 def test_curve_grid_draws_one_panel_a_row_with_its_caption():

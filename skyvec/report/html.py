@@ -47,6 +47,16 @@ class _Material:
         store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
         return page.picture(content, caption)
 
+    def key(self) -> str:
+        """Say what the colours of bands are, where there are several, and what phases are."""
+        bands = store.survey_bands(self.survey)
+        named = [f"{band} {colour}" for band, colour in zip(bands, pictures.BAND_NAMES)]
+        colours = f" Bands: {', '.join(named)}." if len(bands) > 1 else ""
+        return (
+            f"{colours} Sparse curves with a clear period are drawn against its phase (found by "
+            "Lomb-Scargle, for the picture only); fast ones have a close-up at their right."
+        )
+
     def curves(self, ids: Sequence[str]) -> tuple[LightCurves, Prepared]:
         """Read curves, as they are and on their own scale; times are not rounded for drawing."""
         found = store.find_curves(self.survey, ids)
@@ -296,7 +306,9 @@ def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     similarity = _column(material.outliers.table, "similarity")
     k = int(material.outliers.facts["k"])
     histogram = charts.similarity_histogram(similarity, similarity[: len(ids)], k=k)
-    body = material.draw("outliers", figure, f"The {len(ids)} most dissimilar, oddest first.")
+    body = material.draw(
+        "outliers", figure, f"The {len(ids)} most dissimilar, oddest first.{material.key()}"
+    )
     body += material.draw("similarity", histogram, "How alike is the neighbour?")
     if labels is not None:
         by_id = dict(zip(material.map.table["id"].to_pylist(), labels.tolist()))
@@ -331,7 +343,9 @@ def _search_section(material: _Material, examples: int) -> Section | None:
         figure = pictures.curve_grid(
             prepared, np.arange(len(captions)), captions, across=3, colours=colours
         )
-        body += material.draw(f"search-{i + 1}", figure, f"The nearest to {query}.")
+        body += material.draw(
+            f"search-{i + 1}", figure, f"The nearest to {query}.{material.key() if not i else ''}"
+        )
     return Section(
         "search",
         "Example searches",

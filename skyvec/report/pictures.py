@@ -3,7 +3,8 @@
 Nothing here touches Matplotlib's global state: every figure is made, drawn and forgotten on its
 own. Curves are drawn on their own scale (flux minus mean, over standard deviation), as prepared.
 A curve with more points than the picture has columns is drawn by its first, lowest, highest and
-last point of every column, so that no dip and no flare is lost.
+last point of every column, so that no dip and no flare is lost; a fast one gets a close-up, and
+a sparse periodic one is drawn against its phase.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from skyvec.prep.lightcurves import Prepared
+from skyvec.report.folding import strongest_period
 from skyvec.schema import Floats, Ints
 
 CLUSTER_COLOURS = (
@@ -38,8 +40,12 @@ CLUSTER_COLOURS = (
 NOISE_COLOUR = "#BBBBBB"
 INK = "#222222"
 FAINT = "#777777"
+BEHIND = "#8C8C8C"
+"""Of the points behind a decoded curve."""
+
 QUERY_COLOUR = "#CC1111"
 MODEL_COLOUR = "#EE7733"
+BAND_NAMES = ("black", "blue", "red", "teal", "orange", "purple", "olive")
 BAND_COLOURS = ("#222222", "#0077BB", "#CC3311", "#009988", "#EE7733", "#AA3377", "#BBBB00")
 DPI = 110
 GAP_FACTOR = 12.0
@@ -151,9 +157,7 @@ def draw_curve(
     present = np.unique(band)
     for code in present:
         own = band == code
-        tint = colour
-        if len(present) > 1 and colour == INK:
-            tint = BAND_COLOURS[int(code) % len(BAND_COLOURS)]
+        tint = _tint(colour, code, len(present))
         if own.sum() > columns:
             t, v = _line(time[own], value[own], columns)
             axes.plot(t, v, color=tint, lw=0.6, solid_joinstyle="round")
@@ -196,7 +200,9 @@ def _panels(down: int, across: int) -> tuple[Figure, GridSpec]:
         wspace=0,
         hspace=BETWEEN / PANEL[1],
     )
-    figure.supxlabel("time since first point [d]", y=0.08 / height, fontsize=8.5, color=INK)
+    figure.supxlabel(
+        "time since first point [d], or phase", y=0.08 / height, fontsize=8.5, color=INK
+    )
     figure.supylabel("flux - mean  [standard deviations]", x=0.06 / width, fontsize=8.5, color=INK)
     return figure, grid
 
@@ -241,11 +247,15 @@ def _panel(
     """Draw one curve, with a close-up at its right where it is fast; gives the main axes."""
     down, first, end = place[0], PARTS * place[1] + 3, PARTS * (place[1] + 1)
     part = _points(curves, row)
+    period = strongest_period(curves.time[part], curves.value[part])
     has_bands = len(np.unique(curves.band[part])) > 1
     window = None if has_bands else close_up(curves.time[part], curves.value[part])
-    if window is None:
+    if period is not None or window is None:
         axes = figure.add_subplot(grid[down, first:end])
-        _draw(axes, curves, row, colour, model, columns=260)
+        if period is not None:
+            _draw_folded(axes, curves, part, colour, model, period)
+        else:
+            _draw(axes, curves, row, colour, model, columns=260)
         return axes
     axes = figure.add_subplot(grid[down, first : first + 12])
     _draw(axes, curves, row, colour, model, columns=150)
@@ -263,12 +273,40 @@ def _panel(
 def _draw(
     axes: Axes, curves: Prepared, row: int, colour: str, model: Model | None, *, columns: int
 ) -> None:
-    draw_curve(axes, curves, row, colour=colour if model is None else "#8C8C8C", columns=columns)
+    draw_curve(axes, curves, row, colour=colour if model is None else BEHIND, columns=columns)
     if model is not None:
         for code in np.unique(model.band):
             own = model.band == code
             line = _line(model.time[own], model.value[own], columns)
             axes.plot(*line, color=MODEL_COLOUR, lw=1.1, alpha=0.9, zorder=3)
+
+
+def _draw_folded(
+    axes: Axes, curves: Prepared, part: slice, colour: str, model: Model | None, period: float
+) -> None:
+    """Draw two cycles against phase, and say the period."""
+    time, value, band = curves.time[part], curves.value[part], curves.band[part]
+    for code in np.unique(band):
+        own = band == code
+        tint = _tint(colour if model is None else BEHIND, code, len(np.unique(band)))
+        _dots_twice(axes, time[own] / period, value[own], tint, 3.2)
+    if model is not None:
+        _dots_twice(axes, model.time / period, model.value, MODEL_COLOUR, 2.4)
+    axes.set_xticks([0, 0.5, 1, 1.5, 2], ["0", "", "1", "", "2"])
+    axes.set_title(f"phase, {period:.4g} d", fontsize=6.5, color=FAINT, loc="right", pad=2)
+
+
+def _dots_twice(axes: Axes, cycles: Floats, value: Floats, colour: str, size: float) -> None:
+    phase = np.asarray(cycles, np.float64) % 1
+    x, y = np.r_[phase, phase + 1], np.r_[value, value]
+    axes.plot(x, y, ".", color=colour, ms=size, mew=0)
+
+
+def _tint(colour: str, band: int, n_bands: int) -> str:
+    """Colour of a band: its own where a curve has several and nothing else is asked for."""
+    if n_bands > 1 and colour == INK:
+        return BAND_COLOURS[int(band) % len(BAND_COLOURS)]
+    return colour
 
 
 def curve_grid(
