@@ -188,6 +188,123 @@ class LightCurves:
 
 
 @dataclass(frozen=True)
+class Images:
+    """Cutouts of objects, one a row, all of one size and in the same bands.
+
+    Args:
+        id: Segment keys (one cutout of one object by one instrument), shape (n,).
+        pixels: [flux_unit], float32, shape (n, band, y, x); NaN where masked or missing.
+        bands: Names of the bands, in the order of the second axis.
+        pixel_scale: [arcsec], > 0, or NaN where unknown.
+        flux_unit: Unit of the pixels, an ``astropy.units`` string or ``relative``.
+        flux_err: One-sigma error of each pixel [flux_unit], float32, > 0 or NaN, of the same
+            shape; None where no survey gives one.
+
+    Raises:
+        SchemaError: A length, a type or a value is not as promised above.
+    """
+
+    id: Strings
+    pixels: NDArray[np.float32]
+    bands: tuple[str, ...]
+    pixel_scale: float = float("nan")
+    flux_unit: str = FLUX_UNIT_RELATIVE
+    flux_err: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        _check_ids(self.id, "id")
+        n = (len(self.id), len(self.bands))
+        shape = self.pixels.shape
+        _require(
+            len(shape) == 4 and shape[:2] == n and self.pixels.dtype == np.float32,
+            f"pixels must be float32 of shape {n} + (y, x), not {self.pixels.dtype} {shape}",
+        )
+        _require(not np.isinf(self.pixels).any(), "pixels must be finite, or NaN where masked")
+        _require(not self.pixel_scale <= 0, f"pixel_scale must be > 0, not {self.pixel_scale}")
+        if self.flux_err is not None:
+            _require(
+                self.flux_err.shape == self.pixels.shape and self.flux_err.dtype == np.float32,
+                f"flux_err must be float32 of shape {self.pixels.shape}, "
+                f"not {self.flux_err.dtype} {self.flux_err.shape}",
+            )
+            bad = np.asarray(self.flux_err <= 0) | np.isinf(self.flux_err)
+            _require(not bad.any(), "flux_err must be > 0 and finite, or NaN where unknown")
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def take(self, rows: Ints | NDArray[np.bool_] | slice) -> "Images":
+        """Give the images asked for, in the order asked for."""
+        return Images(
+            self.id[rows],
+            self.pixels[rows],
+            self.bands,
+            self.pixel_scale,
+            self.flux_unit,
+            None if self.flux_err is None else self.flux_err[rows],
+        )
+
+
+STAMP_CHANNELS = ("new", "reference", "difference")
+"""Order of the second axis of stamps, everywhere."""
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Detections of difference imaging: three small cutouts each, the detection at the centre.
+
+    Args:
+        id: Key of the detection, shape (n,).
+        pixels: [the survey's counts], float32, shape (n, 3, y, x) in the order of
+            ``STAMP_CHANNELS``; NaN where there is no measurement; y and x odd, so that one pixel
+            is the centre.
+        detector: Name of the sensor (and read-out quadrant, if it matters), shape (n,).
+        exposure: Key of the exposure, shape (n,).
+        object: The object, host or position the detection belongs to, shape (n,): whatever must
+            not be divided between training and test.
+
+    Raises:
+        SchemaError: A length, a type or a value is not as promised above.
+    """
+
+    id: Strings
+    pixels: NDArray[np.float32]
+    detector: Strings
+    exposure: Strings
+    object: Strings
+
+    def __post_init__(self) -> None:
+        n = len(self.id)
+        for name in ("id", "detector", "exposure", "object"):
+            column = getattr(self, name)
+            _check_ids(column, name)
+            _require(column.shape == (n,), f"{name} must have shape ({n},), not {column.shape}")
+        shape = self.pixels.shape
+        _require(
+            len(shape) == 4 and shape[:2] == (n, 3) and self.pixels.dtype == np.float32,
+            f"pixels must be float32 of shape ({n}, 3, y, x), not {self.pixels.dtype} {shape}",
+        )
+        _require(
+            shape[2] % 2 == 1 and shape[3] % 2 == 1,
+            f"stamps must have odd sides, so that a pixel is the centre, not {shape[2:]}",
+        )
+        _require(not np.isinf(self.pixels).any(), "pixels must be finite, or NaN where missing")
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def take(self, rows: Ints | NDArray[np.bool_] | slice) -> "Stamps":
+        """Give the stamps asked for, in the order asked for."""
+        return Stamps(
+            self.id[rows],
+            self.pixels[rows],
+            self.detector[rows],
+            self.exposure[rows],
+            self.object[rows],
+        )
+
+
+@dataclass(frozen=True)
 class Latents:
     """The waist of the house: one short vector a segment, whatever it was made from.
 

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyvec.schema import Catalog, Latents, LightCurves, SchemaError, take_ragged
+from skyvec.schema import (
+    Catalog,
+    Images,
+    Latents,
+    LightCurves,
+    SchemaError,
+    Stamps,
+    take_ragged,
+)
 
 
 def curves(**changes):
@@ -98,3 +106,48 @@ def test_latents_refuse_what_is_not_finite_and_find_rows_by_id():
         latents(np.full((1, 2), np.nan, np.float32))
     with pytest.raises(SchemaError, match="float32"):
         latents(np.eye(2))
+
+
+def images(**changes):
+    pixels = np.zeros((2, 3, 5, 4), np.float32)
+    parts = {"id": np.array(["a", "b"]), "pixels": pixels, "bands": ("g", "r", "z")}
+    return Images(**{**parts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bands": ("g", "r")}, "shape"),
+        ({"pixels": np.zeros((2, 3, 5, 4))}, "float32"),
+        ({"pixels": np.full((2, 3, 5, 4), np.inf, np.float32)}, "NaN where masked"),
+        ({"pixel_scale": 0.0}, "pixel_scale"),
+        ({"flux_err": np.zeros((2, 3, 5, 4), np.float32)}, "flux_err must be > 0"),
+        ({"flux_err": np.ones((2, 3, 5), np.float32)}, "flux_err must be float32"),
+    ],
+)
+def test_images_are_checked_at_the_door(changes, message):
+    assert len(images().take(np.array([1]))) == 1
+    with pytest.raises(SchemaError, match=message):
+        images(**changes)
+
+
+def stamps(**changes):
+    names = np.array(["a", "b"])
+    parts = {"pixels": np.full((2, 3, 29, 29), np.nan, np.float32), "id": names}
+    return Stamps(**{**parts, "detector": names, "exposure": names, "object": names, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pixels": np.zeros((2, 3, 28, 29), np.float32)}, "odd"),
+        ({"pixels": np.zeros((2, 2, 29, 29), np.float32)}, "shape"),
+        ({"pixels": np.full((2, 3, 29, 29), np.inf, np.float32)}, "finite"),
+        ({"detector": np.array([1, 2])}, "detector must be strings"),
+        ({"exposure": np.array(["a"])}, "exposure must have shape"),
+    ],
+)
+def test_stamps_are_checked_at_the_door(changes, message):
+    assert stamps().take(np.array([1])).id.tolist() == ["b"]
+    with pytest.raises(SchemaError, match=message):
+        stamps(**changes)
