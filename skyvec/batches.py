@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skyvec.nn.frames import Frames
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.lightcurves import Prepared, prepare
 from skyvec.schema import LightCurves, Strings, take_ragged
@@ -262,6 +263,19 @@ def ragged(prepared: Prepared, rows: NDArray[np.integer] | None = None) -> Ragge
         torch.tensor(part.offsets),
         torch.tensor(part.amplitude),
     )
+
+
+def frames(pixels: NDArray[np.float32]) -> Frames:
+    """Make a batch of tensors of prepared images.
+
+    Args:
+        pixels: Shape (n, band, y, x), NaN where nothing was measured.
+
+    Returns:
+        The batch; NaN became 0 and is marked so in the mask.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
+    return Frames(tensor.nan_to_num(0.0), ~tensor.isnan())
 
 
 @contextmanager

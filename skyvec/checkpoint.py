@@ -1,8 +1,9 @@
 """Recipes, and trained models as folders.
 
 A folder is ``recipe.toml``, ``weights.safetensors`` and ``scores.json``. A recipe is a TOML of
-three small tables whose keys are exactly keyword arguments: ``[data]`` those of :class:`Data`,
-``[model]`` the model's ``name`` and those of its class, ``[train]`` those of :class:`Training`.
+three small tables whose keys are exactly keyword arguments: ``[data]`` those of the class that
+``DATA`` holds for the model's modality, ``[model]`` the model's ``name`` and those of its class,
+``[train]`` those of :class:`Training`.
 There is no other configuration. A checkpoint stores the recipe with every value written out, so
 that a later change of a default changes no model.
 """
@@ -45,8 +46,8 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What to train on: the ``[data]`` table of a recipe, argument for argument that of
-    :func:`skyvec.batches.training_set` (a test compares them).
+    """What to train on: the ``[data]`` table of a recipe for light curves, argument for argument
+    that of :func:`skyvec.batches.training_set` (a test compares them).
 
     Args:
         curves: How many curves to choose, all splits together.
@@ -72,13 +73,41 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """What to train on: the ``[data]`` table of a recipe for images, argument for argument that
+    of :func:`skyvec.batches.image_training_set` (a test compares them).
+
+    Args:
+        images: How many images to choose, all splits together.
+        seed: Of the choice and of the split.
+        bands: Names of the bands to use; none for all of the survey's.
+        crop: Side of the central square that is kept [pixel], 0 for the whole image.
+        size: Side of the images after averaging blocks of pixels [pixel]; divides the crop.
+        valid: Fraction of the objects for choosing between weights.
+        test: Fraction of the objects that never train.
+    """
+
+    images: int = 20_000
+    seed: int = 0
+    bands: Sequence[str] = ()
+    crop: int = 0
+    size: int = 64
+    valid: float = 0.1
+    test: float = 0.1
+
+
+DATA: dict[str, type] = {"lightcurves": Data, "images": ImageData}
+"""The ``[data]`` table of each modality."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """The numbers of the training loop: the ``[train]`` table of a recipe.
 
     Args:
         steps: Steps of the optimiser.
-        batch: Curves of a step.
-        points: Most points of a step once its curves are padded to the longest.
+        batch: Objects of a step.
+        points: Of light curves: most points of a step once they are padded to the longest.
         lr: Learning rate at its highest.
         optimiser: ``adamax`` (as published), ``adam`` or ``adamw``.
         weight_decay: Of the optimiser.
@@ -180,7 +209,7 @@ def check_recipe(content: Mapping[str, Any]) -> Recipe:
             f"There are {', '.join(MODELS)}"
         )
     known = {
-        "data": _keywords(Data),
+        "data": _keywords(DATA[MODELS[model].modality]),
         "model": _keywords(MODELS[model]),
         "train": _keywords(Training),
     }
@@ -215,7 +244,7 @@ def complete(content: Mapping[str, Any], survey_bands: Sequence[str]) -> Recipe:
             f"({', '.join(bands)}); leave it out, it is filled in"
         )
     return {
-        "data": {**_defaults(Data), **data, "bands": bands},
+        "data": {**_defaults(DATA[MODELS[model["name"]].modality]), **data, "bands": bands},
         "model": {
             "name": model["name"],
             **_defaults(MODELS[model["name"]]),

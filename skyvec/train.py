@@ -1,6 +1,9 @@
-"""The one training loop, in plain torch, for every model.
+"""The one training loop, in plain torch, for every model of every modality.
 
-Step s draws its curves and its masks from (seed, s) alone, and the state after it is one file that
+:func:`fit` knows batches and a model that has a loss, nothing else; :func:`train` reads a survey
+and hands the loop what the model's modality is fed with.
+
+Step s draws its batch and its masks from (seed, s) alone, and the state after it is one file that
 is replaced by one rename. So a training killed at any moment goes on where it was, and ends (on
 one machine's CPU) in the same bits as one that was never killed.
 """
@@ -10,17 +13,18 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from skyvec.batches import SPLITS, draw_batch, length_buckets, ragged, training_set, use_threads
 from skyvec.checkpoint import (
@@ -35,9 +39,10 @@ from skyvec.checkpoint import (
     load_arrays,
     save,
 )
+from skyvec.models import MODELS
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.codes import BASELINES
-from skyvec.prep.lightcurves import Prepared
+from skyvec.schema import Strings
 from skyvec.store import clean, model_folder, object_shards, survey_bands, write_atomic
 
 OPTIMISERS = {
@@ -47,7 +52,7 @@ OPTIMISERS = {
 }
 STATE = "state.safetensors"
 SCORED = 1_000
-"""The closing losses of the train and test splits are taken over at most this many curves."""
+"""The closing losses of the train and test splits are taken over at most this many objects."""
 
 
 class TrainingError(RuntimeError):
@@ -71,6 +76,35 @@ class Progress:
     loss: float
     valid: float
     best: float
+
+
+class Batch(Protocol):
+    """What the loop must know of a batch: how many objects, and how to move it."""
+
+    @property
+    def n(self) -> int:
+        """Number of objects."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move every tensor to a device."""
+        ...
+
+
+class Material(NamedTuple):
+    """What a training is fed with.
+
+    Args:
+        draw: Makes the batch of a step from that step's own source of chance.
+        fixed: Makes the batches of a split (``train``, ``valid``, ``test``) for the closing
+            losses and, of ``valid``, for choosing between weights; of the others at most
+            ``SCORED`` objects.
+        facts: What the scores shall say of it, such as how many objects each split has.
+    """
+
+    draw: Callable[[np.random.Generator], Batch]
+    fixed: Callable[[str], Sequence[Batch]]
+    facts: dict[str, Any]
 
 
 @dataclass
@@ -130,33 +164,118 @@ def train(
     if name in BASELINES:
         raise CheckpointError(f"{name!r} is the name of a baseline; train under another name")
     folder = model_folder(survey, name)
-    data_hash = _data_hash(survey)
+    data_hash = survey_hash(survey)
     full = complete(recipe, survey_bands(survey))
-    clean(folder)
-    if is_finished(folder):
-        stored, _, scores = load_arrays(folder)
-        _require_same(folder, full, stored, data_hash, scores["data_sha256"])
-        shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    if is_done(folder, full, data_hash):
         return folder
     options = Training(**full["train"])
     model = build(full).to(device)
+    material = MATERIAL[MODELS[full["model"]["name"]].modality](survey, full)
+    with use_threads(threads):
+        return fit(
+            model,
+            material.draw,
+            material.fixed("valid"),
+            options,
+            folder,
+            full,
+            data_hash,
+            closing=lambda: {part: material.fixed(part) for part in ("train", "test")},
+            facts=material.facts,
+            progress=progress,
+            save_every=save_every,
+        )
+
+
+def is_done(folder: Path, recipe: Recipe, data_hash: str) -> bool:
+    """Say whether a model is trained already, and tidy its folder.
+
+    Args:
+        folder: The model's folder.
+        recipe: The completed recipe it shall be made by.
+        data_hash: Of the data it shall be made from.
+
+    Raises:
+        CheckpointError: It was made by another recipe or from other data.
+    """
+    clean(folder)
+    if not is_finished(folder):
+        return False
+    stored, _, scores = load_arrays(folder)
+    _require_same(folder, recipe, stored, data_hash, scores["data_sha256"])
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    return True
+
+
+def fit(
+    model: nn.Module,
+    draw: Callable[[np.random.Generator], Batch],
+    valid: Sequence[Batch],
+    options: Training,
+    folder: Path,
+    recipe: Recipe,
+    data_hash: str,
+    *,
+    closing: Callable[[], Mapping[str, Sequence[Batch]]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], object] | None = None,
+    save_every: float = 30.0,
+) -> Path:
+    """Train a model on batches, or go on with a training that was killed; keep the best weights.
+
+    Args:
+        model: A network with ``loss(batch, generator) -> (scalar, {name: scalar})``, on the
+            device to train on, with its first weights.
+        draw: Makes the batch of step s from ``numpy.random.default_rng([seed, s])`` and from
+            nothing else, so that a resumed training draws the same ones.
+        valid: Fixed batches; the weights with the lowest mean loss over them are kept.
+        options: The ``[train]`` table.
+        folder: The model's folder.
+        recipe: The completed recipe; stored beside the weights, and compared when going on.
+        data_hash: Of what ``draw`` and ``valid`` were made from; compared when going on.
+        closing: Further fixed batches by split; their losses are added to the scores.
+        facts: What else the scores shall say.
+        progress: Called after every step.
+        save_every: Time between two writings of the state [s]; changes no result.
+
+    Returns:
+        The model's folder; a finished model of the same recipe and data is left as it is.
+
+    Raises:
+        CheckpointError: The folder holds a model of another recipe or of other data.
+        TrainingError: The loss is not finite, or there is nothing to validate on.
+    """
+    if is_done(folder, recipe, data_hash):
+        return folder
+    if not sum(batch.n for batch in valid):
+        raise TrainingError(
+            f"there is nothing to validate {folder.name} on; give at least one batch"
+        )
     state = _State(model, _optimiser(model, options))
     clean(folder / TRAINING)
     if (folder / TRAINING / STATE).exists():
-        _resume(state, folder, full, data_hash)
-    prepared, parts = training_set(survey, **full["data"])
-    rows = {part: np.flatnonzero(parts == part) for part in SPLITS}
-    for part in ("train", "valid"):
-        if not len(rows[part]):
-            raise TrainingError(
-                f"none of the {len(prepared)} curves chosen from {survey} fell to the {part} "
-                "split; take more curves, or change [data] valid and test"
-            )
-    with use_threads(threads), _reproducible(device):
-        _loop(state, options, prepared, rows, folder, full, data_hash, progress, save_every)
+        _resume(state, folder, recipe, data_hash)
+    with _reproducible(next(model.parameters()).device):
+        _loop(state, options, draw, valid, folder, recipe, data_hash, progress, save_every)
         model.load_state_dict(state.best)
-        scores = _scores(state, prepared, rows, options, full, data_hash)
-    save(folder, full, state.best, scores)
+        splits = {"valid": valid, **(closing() if closing else {})}
+        losses = {
+            part: _evaluate(model, batches, options.seed)
+            for part, batches in splits.items()
+            if sum(batch.n for batch in batches)
+        }
+    scores = {
+        "model": recipe["model"]["name"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": state.step,
+        "best_step": state.best_step,
+        "seconds": round(state.seconds, 3),
+        "losses": losses,
+        **(facts or {}),
+        "data_sha256": data_hash,
+        "history": state.history,
+    }
+    save(folder, recipe, state.best, scores)
     shutil.rmtree(folder / TRAINING, ignore_errors=True)
     return folder
 
@@ -164,8 +283,8 @@ def train(
 def _loop(
     state: _State,
     options: Training,
-    prepared: Prepared,
-    rows: dict[str, np.ndarray],
+    draw: Callable[[np.random.Generator], Batch],
+    valid: Sequence[Batch],
     folder: Path,
     recipe: Recipe,
     data_hash: str,
@@ -173,15 +292,13 @@ def _loop(
     save_every: float,
 ) -> None:
     """Take the steps that are left; afterwards ``state.best`` holds the weights to keep."""
-    lengths = np.diff(prepared.offsets)[rows["train"]]
-    valid = _fixed_batches(prepared, rows["valid"], options.points)
     device = next(state.model.parameters()).device
     clock = saved = time.monotonic()
     while state.step < options.steps and not _is_patience_out(state, options):
         rng = np.random.default_rng([options.seed, state.step])
-        chosen = rows["train"][draw_batch(lengths, options.batch, options.points, rng)]
+        batch = draw(rng).to(device)
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
-        loss = _step(state, options, ragged(prepared, chosen).to(device), generator)
+        loss = _step(state, options, batch, generator)
         state.losses += loss
         state.step += 1
         if state.step % options.validate_every == 0 or state.step == options.steps:
@@ -197,7 +314,7 @@ def _loop(
             progress(Progress(state.step, options.steps, loss, state.valid(), best))
 
 
-def _step(state: _State, options: Training, batch: Ragged, generator: torch.Generator) -> float:
+def _step(state: _State, options: Training, batch: Batch, generator: torch.Generator) -> float:
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(state.step, options)
     state.model.train()
@@ -231,7 +348,7 @@ def learning_rate(step: int, options: Training) -> float:
     return rate
 
 
-def _validate(state: _State, options: Training, batches: list[Ragged]) -> None:
+def _validate(state: _State, options: Training, batches: Sequence[Batch]) -> None:
     valid = _evaluate(state.model, batches, options.seed)
     since = state.step - (int(state.history[-1]["step"]) if state.history else 0)
     parts = {f"valid_{key}": value for key, value in valid.items() if key != "loss"}
@@ -252,8 +369,8 @@ def _is_patience_out(state: _State, options: Training) -> bool:
     return bool(options.patience) and state.looks_since_best() >= options.patience
 
 
-def _evaluate(model: Any, batches: list[Ragged], seed: int) -> dict[str, float]:
-    """Mean loss and its parts over all curves, with the same masks every time."""
+def _evaluate(model: Any, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+    """Mean loss and its parts over all objects, with the same masks every time."""
     model.eval()
     device = next(model.parameters()).device
     total: dict[str, float] = {}
@@ -267,24 +384,18 @@ def _evaluate(model: Any, batches: list[Ragged], seed: int) -> dict[str, float]:
     return {key: value / n for key, value in total.items()}
 
 
-def _fixed_batches(prepared: Prepared, rows: np.ndarray, points: int) -> list[Ragged]:
-    lengths = np.diff(prepared.offsets)[rows]
-    buckets = length_buckets(lengths, points=points, most=256)
-    return [ragged(prepared, rows[bucket]) for bucket in buckets]
-
-
 def _optimiser(model: Any, options: Training) -> torch.optim.Optimizer:
     kind = OPTIMISERS[options.optimiser]
     return kind(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
 
 
 @contextmanager
-def _reproducible(device: str) -> Iterator[None]:
+def _reproducible(device: torch.device) -> Iterator[None]:
     """Let sums on the CPU be taken in one fixed order, whatever the number of threads."""
     before = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    if device == "cpu":
+    if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         memory.fill_uninitialized_memory = False
     try:
@@ -294,34 +405,48 @@ def _reproducible(device: str) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-def _scores(
-    state: _State,
-    prepared: Prepared,
-    rows: dict[str, np.ndarray],
-    options: Training,
-    recipe: Recipe,
-    data_hash: str,
-) -> dict[str, Any]:
+# --- what each modality is fed with -----------------------------------------------------------
+
+
+def _curves(survey: Path, recipe: Recipe) -> Material:
+    """Light curves: batches of similar lengths, drawn at random."""
+    options = Training(**recipe["train"])
+    prepared, parts = training_set(survey, **recipe["data"])
+    rows = _rows(survey, parts, "curves")
     lengths = np.diff(prepared.offsets)
-    losses = {}
-    for part in SPLITS:
+
+    def draw(rng: np.random.Generator) -> Ragged:
+        train = rows["train"]
+        chosen = draw_batch(lengths[train], options.batch, options.points, rng)
+        return ragged(prepared, train[chosen])
+
+    def fixed(part: str) -> list[Ragged]:
         some = rows[part] if part == "valid" else rows[part][:SCORED]
-        if len(some):
-            batches = _fixed_batches(prepared, some, options.points)
-            losses[part] = _evaluate(state.model, batches, options.seed)
-    return {
-        "model": recipe["model"]["name"],
-        "parameters": sum(p.numel() for p in state.model.parameters()),
-        "steps": state.step,
-        "best_step": state.best_step,
-        "seconds": round(state.seconds, 3),
-        "losses": losses,
+        buckets = length_buckets(lengths[some], points=options.points, most=256)
+        return [ragged(prepared, some[bucket]) for bucket in buckets]
+
+    facts = {
         "curves": {part: len(rows[part]) for part in SPLITS},
         "points": {part: int(lengths[rows[part]].sum()) for part in SPLITS},
         "seeds": {"data": recipe["data"]["seed"], "train": options.seed},
-        "data_sha256": data_hash,
-        "history": state.history,
     }
+    return Material(draw, fixed, facts)
+
+
+def _rows(survey: Path, parts: Strings, what: str) -> dict[str, NDArray[np.int64]]:
+    """Rows of each split; there must be some to train on and some to validate on."""
+    rows = {part: np.flatnonzero(parts == part) for part in SPLITS}
+    for part in ("train", "valid"):
+        if not len(rows[part]):
+            raise TrainingError(
+                f"none of the {len(parts)} {what} chosen from {survey} fell to the {part} "
+                f"split; take more {what}, or change [data] valid and test"
+            )
+    return rows
+
+
+MATERIAL: dict[str, Callable[[Path, Recipe], Material]] = {"lightcurves": _curves}
+"""How the objects of each modality become batches."""
 
 
 # --- the state on disk ------------------------------------------------------------------------
@@ -391,7 +516,7 @@ def _require_same(
         raise CheckpointError(f"{folder} was made by another recipe: {where}; {advice}")
 
 
-def _data_hash(survey: Path) -> str:
+def survey_hash(survey: Path) -> str:
     """Hash over the hashes of all object shards, in order."""
     digest = hashlib.sha256()
     for shard in object_shards(survey):

@@ -89,6 +89,7 @@ class GridConv(nn.Module):
         temperature: Of the comparison between codes.
     """
 
+    modality = "lightcurves"
     share: Tensor
 
     def __init__(

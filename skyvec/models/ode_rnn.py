@@ -68,6 +68,8 @@ class OdeRnn(nn.Module):
         https://arxiv.org/abs/1907.03907
     """
 
+    modality = "lightcurves"
+
     def __init__(
         self,
         *,
