@@ -1,0 +1,193 @@
+"""Losses of a classifier of two classes whose labels may be absent or wrong.
+
+Scores are differences of two logits, s = z_1 - z_0, so that p(1|x) = 1 / (1 + exp(-s)). A label is
+1, 0, or ``UNLABELLED``; a sample without a label enters the smoothness alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+UNLABELLED = -1
+PAIRS = 1 << 22
+"""Pairs of scores held at a time by :func:`exp_cross_hinge`: 32 MiB."""
+
+
+def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over the labelled samples of -log p(label | x).
+
+    Args:
+        logits: (n, 2).
+        label: 1, 0 or ``UNLABELLED``, int64, (n,).
+        weight: Of each sample, >= 0, (n,); none for 1 each.
+
+    Returns:
+        Scalar sum_i w_i l_i / sum_i w_i; 0 where nothing is labelled.
+    """
+    each = functional.cross_entropy(
+        logits, label, ignore_index=UNLABELLED, reduction="none"
+    )  # 0 for the ignored
+    counted = (label != UNLABELLED).to(each.dtype)
+    if weight is not None:
+        counted = counted * weight
+    return (each * counted).sum() / counted.sum().clamp(min=torch.finfo(each.dtype).tiny)
+
+
+def exp_cross_hinge(
+    score: Tensor, label: Tensor, *, margin: float = 0.25, cap: float | None = None
+) -> Tensor:
+    """Mean over all pairs of a 1 and a 0 of exp([s_0 - s_1 + margin]_+), [z]_+ = max(z, 0).
+
+    A smooth upper bound of 1 - AUC: a pair in the wrong order costs more than 1. Any number of
+    samples is summed in blocks of bounded memory, in float64.
+
+    Args:
+        score: (n,).
+        label: 1, 0 or ``UNLABELLED``, (n,).
+        margin: By how much the 1 should lead, xi.
+        cap: Largest exponent, with the derivative 0 beyond it; none for no limit.
+
+    Returns:
+        Scalar, >= 1; 0 where either class is absent.
+
+    References:
+        Takahashi et al. 2022, PASJ (arXiv:2206.12478).
+    """
+    ones, zeros = score[label == 1], score[label == 0]
+    if not len(ones) or not len(zeros):
+        return score.sum() * 0
+    return _ExpCrossHinge.apply(ones, zeros, margin, cap)
+
+
+class _ExpCrossHinge(torch.autograd.Function):
+    """The derivative is made of the same exponentials, so it is summed along with the value."""
+
+    @staticmethod
+    def forward(ctx: Any, ones: Tensor, zeros: Tensor, margin: float, cap: float | None) -> Tensor:
+        s, t = ones.double(), zeros.double()
+        of_ones, of_zeros = torch.zeros_like(s), torch.zeros_like(t)
+        total = s.new_zeros(())
+        block = max(1, PAIRS // len(t))
+        for first in range(0, len(s), block):
+            lead = t[None] - s[first : first + block, None] + margin
+            moving = lead > 0
+            if cap is not None:
+                moving &= lead < cap
+            cost = lead.clamp(0, cap).exp()
+            total += cost.sum()
+            slope = cost * moving
+            of_ones[first : first + block] = -slope.sum(1)
+            of_zeros += slope.sum(0)
+        pairs = len(s) * len(t)
+        ctx.save_for_backward((of_ones / pairs).to(ones.dtype), (of_zeros / pairs).to(zeros.dtype))
+        return (total / pairs).to(ones.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        of_ones, of_zeros = ctx.saved_tensors
+        return upstream * of_ones, upstream * of_zeros, None, None
+
+
+def divergence(clean: Tensor, logits: Tensor) -> Tensor:
+    """KL(p || q) of each sample, p and q the softmax of two sets of logits (n, k); (n,)."""
+    p = functional.log_softmax(clean, 1)
+    return (p.exp() * (p - functional.log_softmax(logits, 1))).sum(1)
+
+
+def adversarial_direction(
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    clean: Tensor,
+    generator: torch.Generator,
+    *,
+    reach: float = 0.1,
+    iterations: int = 1,
+) -> Tensor:
+    """Find the direction in which the prediction of each sample changes fastest.
+
+    Power iteration on the Hessian of KL(p(x) || p(x + r)) at r = 0, by its gradient at a finite
+    distance: d <- g / |g|, g = grad_r KL at r = reach d, d at first uniform on the sphere. Where
+    the prediction does not change at all the direction stays as it was.
+
+    Args:
+        network: Normalised inputs (n, ...) -> logits (n, k), deterministic.
+        x: Inputs as the network sees them: *after* any normalisation, (n, ...).
+        clean: Logits at x, (n, k).
+        generator: Source of the first direction.
+        reach: Distance of the finite difference, xi of the article.
+        iterations: Rounds.
+
+    Returns:
+        Unit vectors, the shape of x, without gradient.
+
+    References:
+        Miyato et al. 2016, arXiv:1507.00677, algorithm 1.
+    """
+    drawn = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    direction = _unit(drawn, drawn)
+    clean = clean.detach()
+    for _ in range(iterations):
+        r = (reach * direction).requires_grad_()
+        with torch.enable_grad():
+            change = divergence(clean, network(x.detach() + r)).sum()
+        (gradient,) = torch.autograd.grad(change, r)
+        direction = _unit(gradient, direction)
+    return direction
+
+
+def _unit(vector: Tensor, otherwise: Tensor) -> Tensor:
+    """Give each sample's vector the length 1; ``otherwise`` where it has none."""
+    flat = vector.flatten(1)
+    # of largest entry 1 first: gradients of confident predictions underflow when squared
+    largest = flat.abs().amax(1, keepdim=True)
+    scaled = flat / largest.clamp(min=torch.finfo(flat.dtype).tiny)
+    unit = scaled / scaled.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    return torch.where(largest > 0, unit, otherwise.flatten(1)).view_as(vector)
+
+
+def local_smoothness(
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    length: float = 0.1,
+    reach: float = 0.1,
+    iterations: int = 1,
+    entropy: bool = False,
+) -> Tensor:
+    """Mean over all samples, labelled or not, of KL(p(y|x) || p(y|x + length d)).
+
+    d is the direction of :func:`adversarial_direction`; the derivative goes through the second
+    prediction alone.
+
+    Args:
+        network: Normalised inputs (n, ...) -> logits (n, k), deterministic (no drop-out).
+        x: Inputs *after* any normalisation, (n, ...).
+        generator: Source of the first direction.
+        length: Norm of the perturbation, epsilon of the article.
+        reach: Distance of the finite difference.
+        iterations: Rounds of the power iteration.
+        entropy: Add the entropy of p(y|x): the cross-entropy of the released code, whose value
+            is not 0 for a perfectly smooth network.
+
+    Returns:
+        Scalar, >= 0.
+
+    References:
+        Miyato et al. 2016, arXiv:1507.00677; Takahashi et al. 2022, PASJ.
+    """
+    with torch.no_grad():
+        clean = network(x)
+    direction = adversarial_direction(
+        network, x, clean, generator, reach=reach, iterations=iterations
+    )
+    each = divergence(clean, network(x + length * direction))
+    if entropy:
+        p = functional.log_softmax(clean, 1)
+        each = each - (p.exp() * p).sum(1)
+    return each.mean()
