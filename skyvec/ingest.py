@@ -402,7 +402,7 @@ def _stored_names(survey: Path) -> tuple[set[str], dict[str, str]]:
         path = store.objects_folder(survey) / shard["file"]
         ids.update(pq.read_table(path, columns=["id"])["id"].to_pylist())
         for field in pq.read_schema(path):
-            if field.name not in store.CORE_COLUMNS + store.CURVE_COLUMNS:
+            if field.name not in store.CORE_COLUMNS + store.LIGHT_COLUMNS:
                 is_text = pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)
                 kinds.setdefault(field.name, "text" if is_text else "number")
     return ids, kinds

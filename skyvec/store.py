@@ -2,7 +2,8 @@
 
     mysurvey/
       survey.toml          name, schema version, how each part was made
-      objects/             Parquet shards, one row a segment, light curves as nested lists
+      objects/             Parquet shards, one row a segment: light curves as nested lists, images
+                           and stamps as little-endian bytes with their shape in the metadata
       rejects/             what ingest could not take: source, row, reason
       models/NAME/         recipe.toml, weights.safetensors, scores.json
       latents/NAME/        Parquet shards: id, target, ra, dec, latent, error
@@ -12,6 +13,8 @@
 Shards become visible by one rename and count only once their folder's ``manifest.json`` names
 them; the manifest itself is replaced by one rename too. A stage that was killed leaves at most
 unlisted files, which the next run removes. Every function takes the survey's folder first.
+
+A survey holds objects of one kind: light curves, images of one shape, or stamps of one shape.
 """
 
 import hashlib
@@ -19,20 +22,41 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Latents, LightCurves, Reject
+from skyvec.schema import (
+    FLUX_UNIT_RELATIVE,
+    Catalog,
+    Images,
+    Latents,
+    LightCurves,
+    Reject,
+    Stamps,
+)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SURVEY_FILE = "survey.toml"
 TEMPORARY = ".writing-"
 
+Objects = LightCurves | Images | Stamps
+Kind = TypeVar("Kind", LightCurves, Images, Stamps)
+KINDS: dict[str, type] = {"lightcurves": LightCurves, "images": Images, "stamps": Stamps}
+"""What a survey can hold, by the name its manifest and the models give to it."""
+
 CURVE_COLUMNS = ("mjd", "flux", "flux_err", "band")
+PIXEL_COLUMNS = ("pixels", "pixels_err")
+STAMP_COLUMNS = ("detector", "exposure", "object")
+LIGHT_COLUMNS = CURVE_COLUMNS + PIXEL_COLUMNS
+"""The heavy columns: everything else of a shard is its catalogue."""
+
+GROUP_BYTES = 1 << 22
+"""Images are written in row groups of about so many bytes, so that a few can be read alone."""
+
 CORE_COLUMNS = ("id", "target", "ra", "dec", "source")
 
 
@@ -128,7 +152,17 @@ def write_json(path: Path, content: object) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file whole or not at all."""
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    rows = None
+    names = [name for name in table.column_names if name not in PIXEL_COLUMNS]
+    if "pixels" in table.column_names:
+        rows = max(1, GROUP_BYTES // max(1, table.schema.field("pixels").type.byte_width))
+
+    def write(temporary: Path) -> None:
+        pq.write_table(
+            table, temporary, compression="zstd", use_dictionary=names, row_group_size=rows
+        )
+
+    write_atomic(path, write)
 
 
 def sha256(path: Path) -> str:
@@ -249,7 +283,7 @@ def note(survey: Path, title: str, facts: dict[str, object]) -> None:
 def append_objects(
     survey: Path,
     catalog: Catalog,
-    curves: LightCurves,
+    objects: Objects,
     source: np.ndarray,
     rejects: Iterable[Reject] = (),
 ) -> None:
@@ -258,30 +292,68 @@ def append_objects(
     Args:
         survey: The survey's folder.
         catalog: One row a segment; may be empty.
-        curves: The same segments in the same order; band codes refer to ``curves.bands``.
+        objects: The same segments in the same order: light curves, whose band codes refer to
+            ``objects.bands``, images or stamps.
         source: The file each segment came from, shape (n,).
         rejects: What could not be taken since the shard before.
+
+    Raises:
+        StoreError: The survey holds objects of another kind or, of images, of another shape, in
+            other bands or of another pixel scale.
     """
     folder = objects_folder(survey)
     manifest = read_manifest(folder)
+    if any(shard["rows"] for shard in manifest["shards"]):
+        manifest.setdefault("kind", "lightcurves")  # what all surveys held before images came
+    if len(objects):
+        for name, value in _promises(objects).items():
+            if manifest.setdefault(name, value) != value:
+                raise StoreError(
+                    f"{survey} holds objects of {name} {manifest[name]}, these are of {value}; "
+                    "put them into another survey"
+                )
     bands: list[str] = manifest.setdefault("bands", [])
-    bands += [band for band in curves.bands if band not in bands]
-    codes = np.array([bands.index(band) for band in curves.bands], np.int16)
+    if not isinstance(objects, Stamps):
+        bands += [band for band in objects.bands if band not in bands]
     file = shard_name(len(manifest["shards"]))
     rejected = list(rejects)
     write_table(rejects_folder(survey) / file, _rejects_table(rejected))
-    write_table(folder / file, _objects_table(catalog, curves, codes, source))
+    write_table(folder / file, _objects_table(catalog, objects, bands, source))
     manifest["shards"].append(
         {
             "file": file,
             "rows": len(catalog),
-            "points": int(curves.offsets[-1]),
+            "points": len(objects.mjd)
+            if isinstance(objects, LightCurves)
+            else objects.pixels.size,
             "rejects": len(rejected),
-            "flux_unit": curves.flux_unit,
+            "flux_unit": "" if isinstance(objects, Stamps) else objects.flux_unit,
             "sha256": sha256(folder / file),
         }
     )
     write_manifest(folder, manifest)
+
+
+def _promises(objects: Objects) -> dict[str, Any]:
+    """What must be the same for all objects of a survey."""
+    kind = next(name for name, known in KINDS.items() if isinstance(objects, known))
+    if isinstance(objects, LightCurves):
+        return {"kind": kind}
+    shape = {"kind": kind, "shape": list(objects.pixels.shape[1:])}
+    if isinstance(objects, Stamps):
+        return shape
+    scale = None if np.isnan(objects.pixel_scale) else float(objects.pixel_scale)
+    return {**shape, "bands": list(objects.bands), "pixel_scale": scale}
+
+
+def survey_kind(survey: Path) -> str:
+    """What the survey holds: ``lightcurves``, ``images`` or ``stamps``."""
+    return str(read_manifest(objects_folder(survey)).get("kind", "lightcurves"))
+
+
+def survey_shape(survey: Path) -> tuple[int, ...]:
+    """Shape of one image of the survey (band, y, x), or of one stamp; empty for light curves."""
+    return tuple(read_manifest(objects_folder(survey)).get("shape", ()))
 
 
 def _rejects_table(rejects: list[Reject]) -> pa.Table:
@@ -296,27 +368,72 @@ def _rejects_table(rejects: list[Reject]) -> pa.Table:
 
 
 def _objects_table(
-    catalog: Catalog, curves: LightCurves, codes: np.ndarray, source: np.ndarray
+    catalog: Catalog, objects: Objects, bands: Sequence[str], source: np.ndarray
 ) -> pa.Table:
-    offsets = pa.array(curves.offsets, pa.int64())
-
-    def nested(values: np.ndarray) -> pa.Array:
-        return pa.LargeListArray.from_arrays(offsets, pa.array(values))
-
     columns: dict[str, Any] = {
         "id": pa.array(catalog.id),
         "target": pa.array(catalog.target),
         "ra": pa.array(catalog.ra, pa.float64()),
         "dec": pa.array(catalog.dec, pa.float64()),
         "source": pa.array(source).dictionary_encode(),
+    }
+    if isinstance(objects, LightCurves):
+        columns |= _curve_columns(objects, bands)
+        metadata = {"flux_unit": objects.flux_unit}
+    elif isinstance(objects, Images):
+        columns |= _pixel_columns(objects.pixels, objects.flux_err)
+        metadata = {"flux_unit": objects.flux_unit, "dtype": _narrow(objects.pixels).name}
+    else:
+        columns |= {name: pa.array(getattr(objects, name)) for name in STAMP_COLUMNS}
+        columns |= _pixel_columns(objects.pixels, None)
+        metadata = {"dtype": _narrow(objects.pixels).name}
+    for name, column in catalog.columns.items():
+        columns[name] = pa.array(column)
+    if isinstance(objects, Images | Stamps):
+        metadata["shape"] = json.dumps(objects.pixels.shape[1:])
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def _curve_columns(curves: LightCurves, bands: Sequence[str]) -> dict[str, pa.Array]:
+    offsets = pa.array(curves.offsets, pa.int64())
+    codes = np.array([bands.index(band) for band in curves.bands], np.int16)
+
+    def nested(values: np.ndarray) -> pa.Array:
+        return pa.LargeListArray.from_arrays(offsets, pa.array(values))
+
+    return {
         "mjd": nested(curves.mjd),
         "flux": nested(curves.flux),
         "flux_err": nested(curves.flux_err),
         "band": nested(codes[curves.band] if len(codes) else curves.band),
     }
-    for name, column in catalog.columns.items():
-        columns[name] = pa.array(column)
-    return pa.table(columns).replace_schema_metadata({"flux_unit": curves.flux_unit})
+
+
+def _pixel_columns(pixels: np.ndarray, error: np.ndarray | None) -> dict[str, pa.Array]:
+    """Bytes of each image; a list would take ten times as long to read."""
+    columns = {"pixels": _as_bytes(pixels.astype(_narrow(pixels)))}
+    return columns if error is None else {**columns, "pixels_err": _as_bytes(error)}
+
+
+def _narrow(pixels: np.ndarray) -> np.dtype:
+    """Bytes where they hold the pixels exactly, as those of JPEG and PNG do."""
+    with np.errstate(invalid="ignore"):  # NaN is no byte, and the comparison says so
+        is_exact = bool((pixels.astype(np.uint8) == pixels).all())
+    return np.dtype(np.uint8 if is_exact else "<f4")
+
+
+def _as_bytes(pixels: np.ndarray) -> pa.Array:
+    width = int(np.prod(pixels.shape[1:])) * pixels.itemsize
+    buffer = pa.py_buffer(np.ascontiguousarray(pixels).data)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [None, buffer])
+
+
+def _from_bytes(column: pa.ChunkedArray, shape: Sequence[int], dtype: str) -> np.ndarray:
+    whole = pa.concat_arrays(column.chunks)
+    count = int(np.prod(shape)) * len(whole)
+    start = int(np.prod(shape)) * whole.offset
+    flat = np.frombuffer(whole.buffers()[1] or b"", dtype)[start : start + count]
+    return flat.reshape(len(whole), *shape).astype(np.float32)
 
 
 def object_shards(survey: Path) -> list[dict[str, Any]]:
@@ -330,12 +447,37 @@ def survey_bands(survey: Path) -> tuple[str, ...]:
     return tuple(read_manifest(objects_folder(survey)).get("bands", []))
 
 
-def read_objects(survey: Path, file: str) -> tuple[Catalog, LightCurves]:
-    """Read one shard of objects whole: a few tens of megabytes."""
+@overload
+def read_objects(survey: Path, file: str) -> tuple[Catalog, LightCurves]: ...
+@overload
+def read_objects(survey: Path, file: str, kind: type[Kind]) -> tuple[Catalog, Kind]: ...
+def read_objects(survey: Path, file: str, kind: type[Any] = LightCurves) -> tuple[Catalog, Any]:
+    """Read one shard of objects whole: a few tens of megabytes, or a few hundred of images.
+
+    Args:
+        survey: The survey's folder.
+        file: Name of the shard.
+        kind: The type of object wanted, of :mod:`skyvec.schema`.
+
+    Raises:
+        StoreError: The survey holds objects of another kind.
+    """
+    _check_kind(survey, kind)
     table = pq.read_table(objects_folder(survey) / file)
     catalog = _catalog(table)
+    return catalog, _READ[kind](survey, table, catalog)
+
+
+def _check_kind(survey: Path, kind: type) -> None:
+    held = survey_kind(survey)
+    if held not in KINDS or not issubclass(kind, KINDS[held]):
+        wanted = next(name for name, known in KINDS.items() if known is kind)
+        raise StoreError(f"{survey} holds {held}, not {wanted}; this question is for {wanted}")
+
+
+def _curves(survey: Path, table: pa.Table, catalog: Catalog) -> LightCurves:
     first = table["mjd"].combine_chunks()
-    curves = LightCurves(
+    return LightCurves(
         catalog.id,
         _offsets(first),
         _flat(first),
@@ -345,13 +487,57 @@ def read_objects(survey: Path, file: str) -> tuple[Catalog, LightCurves]:
         survey_bands(survey),
         (table.schema.metadata or {}).get(b"flux_unit", b"").decode(),
     )
-    return catalog, curves
 
 
-def iterate_objects(survey: Path) -> Iterator[tuple[str, Catalog, LightCurves]]:
-    """Read the survey shard by shard: file name, catalogue, light curves."""
+def _images(survey: Path, table: pa.Table, catalog: Catalog) -> Images:
+    manifest = read_manifest(objects_folder(survey))
+    shape, bands = manifest["shape"], tuple(manifest["bands"])
+    scale = manifest.get("pixel_scale") or float("nan")
+    if not len(catalog):
+        none = np.zeros((0, *shape), np.float32)
+        return Images(catalog.id, none, bands, scale)
+    facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    error = None
+    if "pixels_err" in table.column_names:
+        error = _from_bytes(table["pixels_err"], shape, "<f4")
+    pixels = _from_bytes(table["pixels"], shape, facts["dtype"])
+    return Images(catalog.id, pixels, bands, scale, facts["flux_unit"], error)
+
+
+def _stamps(survey: Path, table: pa.Table, catalog: Catalog) -> Stamps:
+    shape = read_manifest(objects_folder(survey))["shape"]
+    if not len(catalog):
+        none = catalog.id
+        return Stamps(none, np.zeros((0, *shape), np.float32), none, none, none)
+    facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    return Stamps(
+        catalog.id,
+        _from_bytes(table["pixels"], shape, facts["dtype"]),
+        *(_strings(table[name]) for name in STAMP_COLUMNS),
+    )
+
+
+_READ: dict[type, Callable[[Path, pa.Table, Catalog], Objects]] = {
+    LightCurves: _curves,
+    Images: _images,
+    Stamps: _stamps,
+}
+
+
+@overload
+def iterate_objects(survey: Path) -> Iterator[tuple[str, Catalog, LightCurves]]: ...
+@overload
+def iterate_objects(survey: Path, kind: type[Kind]) -> Iterator[tuple[str, Catalog, Kind]]: ...
+def iterate_objects(
+    survey: Path, kind: type[Any] = LightCurves
+) -> Iterator[tuple[str, Catalog, Any]]:
+    """Read the survey shard by shard: file name, catalogue, objects.
+
+    Raises:
+        StoreError: The survey holds objects of another kind.
+    """
     for shard in object_shards(survey):
-        yield shard["file"], *read_objects(survey, shard["file"])
+        yield shard["file"], *read_objects(survey, shard["file"], kind)
 
 
 def find_curves(survey: Path, ids: Sequence[str]) -> LightCurves:
@@ -367,20 +553,10 @@ def find_curves(survey: Path, ids: Sequence[str]) -> LightCurves:
     Raises:
         KeyError: A segment is not there; the message names the first one missing.
     """
-    wanted = np.array(list(ids), dtype=np.str_)
-    parts: list[LightCurves] = []
-    for shard in object_shards(survey):
-        stored = pq.read_table(objects_folder(survey) / shard["file"], columns=["id"])
-        rows = np.flatnonzero(np.isin(_strings(stored["id"]), wanted))
-        if len(rows):
-            parts.append(read_objects(survey, shard["file"])[1].take(rows))
-    found = np.concatenate([part.id for part in parts]) if parts else wanted[:0]
-    missing = ~np.isin(wanted, found)
-    if missing.any():
-        raise KeyError(f"no segment {str(wanted[missing][0])!r} in {survey}")
+    parts, order = _find(survey, ids, LightCurves)
     units = {part.flux_unit for part in parts}
     together = LightCurves(
-        found,
+        np.concatenate([np.zeros(0, np.str_), *(part.id for part in parts)]),
         np.r_[0, np.cumsum([n for part in parts for n in part.lengths])].astype(np.int64),
         np.concatenate([part.mjd for part in parts] or [np.zeros(0)]),
         np.concatenate([part.flux for part in parts] or [np.zeros(0, np.float32)]),
@@ -389,12 +565,72 @@ def find_curves(survey: Path, ids: Sequence[str]) -> LightCurves:
         survey_bands(survey),
         units.pop() if len(units) == 1 else FLUX_UNIT_RELATIVE,
     )
+    return together.take(order)
+
+
+def find_images(survey: Path, ids: Sequence[str]) -> Images:
+    """Read the images of some segments, wherever they are stored, without reading the others.
+
+    Args:
+        survey: The survey's folder.
+        ids: Keys wanted, m of them; each may be wanted once.
+
+    Returns:
+        The images in the order asked for; ``relative`` where their flux units differ, without
+        errors where some have none.
+
+    Raises:
+        KeyError: A segment is not there; the message names the first one missing.
+    """
+    parts, order = _find(survey, ids, Images)
+    if not parts:
+        none = np.zeros((0, *survey_shape(survey)), np.float32)
+        return Images(np.zeros(0, np.str_), none, survey_bands(survey))
+    units = {part.flux_unit for part in parts}
+    errors = [part.flux_err for part in parts if part.flux_err is not None]
+    together = Images(
+        np.concatenate([part.id for part in parts]),
+        np.concatenate([part.pixels for part in parts]),
+        parts[0].bands,
+        parts[0].pixel_scale,
+        units.pop() if len(units) == 1 else FLUX_UNIT_RELATIVE,
+        np.concatenate(errors) if len(errors) == len(parts) else None,
+    )
+    return together.take(order)
+
+
+def _find(survey: Path, ids: Sequence[str], kind: type[Kind]) -> tuple[list[Kind], np.ndarray]:
+    """Objects of some segments in the order of the store, and the rows that put them in order."""
+    _check_kind(survey, kind)
+    wanted = np.array(list(ids), dtype=np.str_)
+    parts: list[Any] = []
+    for shard in object_shards(survey):
+        path = objects_folder(survey) / shard["file"]
+        rows = np.flatnonzero(np.isin(_strings(pq.read_table(path, columns=["id"])["id"]), wanted))
+        if len(rows):
+            table = _read_rows(path, rows)
+            parts.append(_READ[kind](survey, table, _catalog(table)))
+    found = np.concatenate([part.id for part in parts]) if parts else wanted[:0]
+    missing = ~np.isin(wanted, found)
+    if missing.any():
+        raise KeyError(f"no segment {str(wanted[missing][0])!r} in {survey}")
     order = np.argsort(found, kind="stable")
-    return together.take(order[np.searchsorted(found[order], wanted)])
+    return parts, order[np.searchsorted(found[order], wanted)]
+
+
+def _read_rows(path: Path, rows: np.ndarray) -> pa.Table:
+    """Some rows of a shard; only the row groups that hold them are read."""
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        groups = np.unique(np.searchsorted(first, rows, side="right") - 1)
+        table = file.read_row_groups(groups.tolist())
+    start = np.concatenate([np.arange(first[g], first[g + 1]) for g in groups])
+    return table.take(pa.array(np.searchsorted(start, rows)))
 
 
 def read_catalog(survey: Path) -> Catalog:
-    """Read everything but the light curves, of the whole survey.
+    """Read everything but the light itself, of the whole survey.
 
     A column that some shards lack is filled with NaN (numbers) or an empty string.
     """
@@ -402,7 +638,7 @@ def read_catalog(survey: Path) -> Catalog:
     tables = []
     for shard in object_shards(survey):
         path = folder / shard["file"]
-        names = [name for name in pq.read_schema(path).names if name not in CURVE_COLUMNS]
+        names = [name for name in pq.read_schema(path).names if name not in LIGHT_COLUMNS]
         tables.append(pq.read_table(path, columns=names))
     if not tables:
         none = np.zeros(0)
@@ -442,7 +678,7 @@ def _strings(column: pa.ChunkedArray) -> np.ndarray:
 def _catalog(table: pa.Table) -> Catalog:
     columns = {}
     for name in table.column_names:
-        if name in CURVE_COLUMNS or name in ("id", "target", "ra", "dec"):
+        if name in LIGHT_COLUMNS or name in ("id", "target", "ra", "dec"):
             continue
         kind = table[name].type
         if (

@@ -1,10 +1,12 @@
 """Contract: what is written comes back, whole or not at all; a killed stage leaves no trace."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 from skyvec import store
-from skyvec.schema import Catalog, Latents, LightCurves, Reject
+from skyvec.schema import Catalog, Images, Latents, LightCurves, Reject, Stamps
 
 
 def part(prefix, lengths, bands=("g", "r"), unit="uJy", **columns):
@@ -164,3 +166,86 @@ def test_curves_are_found_by_id_wherever_they_are_stored(survey):
     assert len(store.find_curves(survey, [])) == 0
     with pytest.raises(KeyError, match="no segment 'c9'"):
         store.find_curves(survey, ["a0", "c9"])
+
+
+def images(ids, *, seed=0, integers=False, error=False, side=6):
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(size=(len(ids), 2, side, side)).astype(np.float32)
+    if integers:
+        pixels = rng.integers(0, 256, pixels.shape).astype(np.float32)
+    else:
+        pixels[0, 1, 2] = np.nan
+    nan = np.full(len(ids), np.nan)
+    catalog = Catalog(
+        np.array(ids), np.array(ids), nan, nan, {"label": np.array(["x"] * len(ids))}
+    )
+    sigma = np.full_like(pixels, 0.5) if error else None
+    return catalog, Images(catalog.id, pixels, ("g", "r"), 0.262, "nJy", sigma)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("error", [False, True])
+def test_images_come_back_bit_for_bit(tmp_path, integers, error):
+    survey = tmp_path / "sky"
+    store.create_survey(survey)
+    catalog, given = images([f"a{i}" for i in range(5)], integers=integers, error=error)
+    store.append_objects(survey, catalog, given, np.array(["f"] * 5))
+    file, back_catalog, back = next(store.iterate_objects(survey, Images))
+    assert_array_equal(back.pixels, given.pixels)
+    assert back.bands == ("g", "r") and back.pixel_scale == 0.262 and back.flux_unit == "nJy"
+    assert (back.flux_err is not None) == error
+    if error:
+        assert_array_equal(back.flux_err, given.flux_err)
+    assert back_catalog.columns["label"].tolist() == ["x"] * 5
+    assert list(store.read_catalog(survey).columns) == ["source", "label"]
+    assert store.survey_kind(survey) == "images" and store.survey_shape(survey) == (2, 6, 6)
+    narrow = pq.read_schema(store.objects_folder(survey) / file).field("pixels").type.byte_width
+    assert narrow == 2 * 6 * 6 * (1 if integers else 4)
+
+
+def test_some_images_are_found_without_reading_the_others(tmp_path, monkeypatch):
+    survey = tmp_path / "sky"
+    store.create_survey(survey)
+    monkeypatch.setattr(store, "GROUP_BYTES", 2 * 2 * 36 * 4)  # two images a row group
+    parts = [images([f"{c}{i}" for i in range(5)], seed=i) for i, c in enumerate("ab")]
+    for catalog, given in parts:
+        store.append_objects(survey, catalog, given, np.array(["f"] * 5))
+    with pq.ParquetFile(store.objects_folder(survey) / "part-00000.parquet") as file:
+        assert file.metadata.num_row_groups == 3
+    found = store.find_images(survey, ["b4", "a0", "b1"])
+    assert found.id.tolist() == ["b4", "a0", "b1"]
+    wanted = [parts[1][1].pixels[4], parts[0][1].pixels[0], parts[1][1].pixels[1]]
+    assert_array_equal(found.pixels, np.stack(wanted))
+    assert store.find_images(survey, []).pixels.shape == (0, 2, 6, 6)
+    with pytest.raises(KeyError, match="no segment 'c9'"):
+        store.find_images(survey, ["a0", "c9"])
+
+
+def test_a_survey_holds_one_kind_and_one_shape(tmp_path):
+    survey = tmp_path / "sky"
+    store.create_survey(survey)
+    catalog, given = images(["a"])
+    store.append_objects(survey, catalog, given, np.array(["f"]))
+    other, small = images(["b"], side=4)
+    with pytest.raises(store.StoreError, match=r"shape \[2, 6, 6\], these are of \[2, 4, 4\]"):
+        store.append_objects(survey, other, small, np.array(["f"]))
+    with pytest.raises(store.StoreError, match="holds images, not lightcurves"):
+        store.read_objects(survey, "part-00000.parquet")
+    with pytest.raises(store.StoreError, match="holds images, not lightcurves"):
+        store.find_curves(survey, ["a"])
+    ids, none = catalog.id, np.array([np.nan])
+    stamps = Stamps(ids, np.zeros((1, 3, 5, 5), np.float32), ids, ids, ids)
+    with pytest.raises(store.StoreError, match="objects of kind images, these are of stamps"):
+        store.append_objects(survey, Catalog(ids, ids, none, none), stamps, np.array(["f"]))
+
+
+def test_stamps_come_back_whole(tmp_path):
+    survey = tmp_path / "sky"
+    store.create_survey(survey)
+    ids, nan = np.array(["x", "y"]), np.full(2, np.nan)
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)
+    stamps = Stamps(ids, pixels, np.array(["c1", "c2"]), np.array(["e", "e"]), ids)
+    store.append_objects(survey, Catalog(ids, ids, nan, nan), stamps, np.array(["f"] * 2))
+    _, back = store.read_objects(survey, "part-00000.parquet", Stamps)
+    assert_array_equal(back.pixels, pixels)
+    assert back.detector.tolist() == ["c1", "c2"] and back.object.tolist() == ["x", "y"]
