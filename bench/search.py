@@ -13,7 +13,7 @@ from real_like import Source, interleaved, isotropic
 
 from skyvec.index import kernels
 from skyvec.index.certified import CertifiedIndex
-from skyvec.index.probing import choose_probe, recall_of
+from skyvec.index.probing import choose_radii, recall_of
 from skyvec.index.quantised import unit
 
 K = 5
@@ -42,7 +42,7 @@ def compare(codes, queries, threads, *, repeats) -> dict[str, float]:
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     index = CertifiedIndex(codes, threads=threads)
-    probe = choose_probe(index, 10, np.random.default_rng(3))
+    trust = choose_radii(index, 10, np.random.default_rng(3))
     turned = unit(queries)
 
     def one(i):
@@ -54,7 +54,7 @@ def compare(codes, queries, threads, *, repeats) -> dict[str, float]:
             lambda i: flat.search(one(i)[1], K),
             lambda i: index.search(one(i)[0], K),
             lambda i: flat.search(one(i)[1], 10),
-            lambda i: index.search(one(i)[0], 10, n_probe=probe.n_probe),
+            lambda i: index.search(one(i)[0], 10, radii=trust.radii),
         ],
         repeats,
     )
@@ -62,7 +62,7 @@ def compare(codes, queries, threads, *, repeats) -> dict[str, float]:
         [lambda _: flat.search(turned, K), lambda _: index.search(queries, K)],
         3,
     )
-    found = index.search(queries, 10, n_probe=probe.n_probe).rows
+    found = index.search(queries, 10, radii=trust.radii).rows
     return {
         "flat_ms": 1e3 * single[0],
         "exact_ms": 1e3 * single[1],

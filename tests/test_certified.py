@@ -205,8 +205,8 @@ def test_fewer_than_k_and_probing():
     x = cloud("gauss", 3000, 16, rng)
     index = CertifiedIndex(x, threads=1)
     exact = index.search(x[:50], 10)
-    assert_array_equal(index.search(x[:50], 10, n_probe=10**9).rows, exact.rows)
-    few = index.search(x[:50], 10, n_probe=1)
+    assert_array_equal(index.search(x[:50], 10, radii=1.0).rows, exact.rows)
+    few = index.search(x[:50], 10, radii=0.0)
     assert (few.similarity[:, -1] <= exact.similarity[:, -1]).all()
     assert (few.rows != exact.rows).any()
     assert np.mean(few.rows[:, 0] == np.arange(50)) > 0.7

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skyvec.index import graph as graphs
 from skyvec.index.certified import CertifiedIndex
-from skyvec.index.probing import choose_probe, recall_of
+from skyvec.index.probing import choose_radii, recall_of
 
 CENTRES = 6
 
@@ -44,8 +44,8 @@ def test_probes_reach_the_recall_they_were_chosen_for():
         + rng.standard_normal((40, 8))[rng.integers(0, 40, 20_000)]
     )
     index = CertifiedIndex(x, threads=2)
-    probe = choose_probe(index, 10, rng, recall=0.95)
-    assert probe.n_probe is not None and probe.n_probe < index.n_cells / 3
+    trust = choose_radii(index, 10, rng, recall=0.95)
+    assert 0 < trust.radii < 0.5
     quick = graphs.knn_graph(index, 10, rng, recall=0.95)
     rows = rng.choice(len(x), 500, replace=False)
     truth = index.search(x[rows], 10, excluded=rows).rows

@@ -18,6 +18,7 @@ Bounds, for a vector x and a query q after the turn:
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,9 +44,12 @@ SAMPLE = 64
 FLAT_FRACTION = 0.05
 """Where more than this fraction passes all bounds a plain scan is faster."""
 
-
 FLAT_SIZE = 5_000
 """Below so many vectors every way takes microseconds."""
+
+FEW = 1_000
+FEW_SHARE = 0.02
+"""Where a filter leaves fewer rows than either says, each is scored."""
 
 
 class Neighbours(NamedTuple):
@@ -125,7 +129,8 @@ class CertifiedIndex:
         k: int,
         *,
         excluded: np.ndarray | None = None,
-        n_probe: int | None = None,
+        allowed: np.ndarray | None = None,
+        radii: float = 1.0,
         by_target: bool = False,
     ) -> Neighbours:
         """Find the k nearest vectors of each query.
@@ -134,11 +139,14 @@ class CertifiedIndex:
             queries: Finite, shape (q, d).
             k: How many, > 0.
             excluded: Target code whose vectors are passed over, -1 for none, shape (q,).
-            n_probe: Look only into so many nearest cells: fast, but no longer proved.
+            allowed: Search only among rows where this is true, shape (n,).
+            radii: Share of each cell's radius that is believed in, in [0, 1]. Below 1 more cells
+                are passed over: faster, but no longer proved (`choose_radii` measures what is
+                lost).
             by_target: Each target counts once, by its nearest vector.
 
         Raises:
-            ValueError: Not finite, the wrong width, or k < 1.
+            ValueError: Not finite, the wrong width, k < 1, or radii outside [0, 1].
         """
         queries = checked(queries, "queries")
         if queries.shape[1] != self.d:
@@ -150,7 +158,15 @@ class CertifiedIndex:
         barred = np.full(len(queries), -1) if excluded is None else np.asarray(excluded, np.int64)
         if barred.shape != (len(queries),):
             raise ValueError(f"excluded must have shape ({len(queries)},), not {barred.shape}")
-        score, place = self.best(queries, k, barred, n_probe=n_probe, by_target=by_target)
+        if not 0 <= radii <= 1:
+            raise ValueError(f"radii must be in [0, 1], not {radii}")
+        if allowed is not None and (allowed.shape != (self.n,) or allowed.dtype != np.bool_):
+            raise ValueError(
+                f"allowed must be {self.n} booleans, not {allowed.dtype} {allowed.shape}"
+            )
+        score, place = self.best(
+            queries, k, barred, allowed=allowed, radii=radii, by_target=by_target
+        )
         rows = np.where(place >= 0, self.store.rows[place], -1)
         value = np.where(place >= 0, self.shown(score), np.nan)
         return Neighbours(value.astype(np.float32), rows)
@@ -172,7 +188,8 @@ class CertifiedIndex:
         k: int,
         excluded: NDArray[np.int64],
         *,
-        n_probe: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        radii: float = 1.0,
         by_target: bool = False,
         cutoff: float = np.inf,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -182,18 +199,22 @@ class CertifiedIndex:
         queries; the rest as in `search`. A query whose k-th best score is seen to be above
         ``cutoff`` is left there: its answer is then only a lower bound.
         """
-        probe = self.n_cells if n_probe is None else min(max(1, n_probe), self.n_cells)
-        if len(queries) == 1 and self.n >= SPLIT and self.threads > 1 and probe == self.n_cells:
-            return self._best_of_one(queries, k, excluded, by_target)
+        few = None if allowed is None else self._places_of_few(allowed)
+        if few is None and len(queries) == 1 and self.n >= SPLIT and self.threads > 1:
+            return self._best_of_one(queries, k, excluded, allowed, radii, by_target)
         step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
         starts = range(0, len(queries), step)
-        work = [self.asked(queries[i : i + step], excluded[i : i + step], k) for i in starts]
+        work = [
+            self.asked(queries[i : i + step], excluded[i : i + step], k, allowed) for i in starts
+        ]
 
         def answer(asked: kernels.Asked) -> None:
-            if self.plan.way == "flat" and probe == self.n_cells:
+            if few is not None:
+                kernels.search_places(self.store, asked, few, by_target)
+            elif self.plan.way == "flat" and radii == 1:
                 kernels.search_all(self.store, asked, by_target)
             else:
-                self._search_cells(asked, 0, self.n_cells, probe, by_target, cutoff)
+                self._search_cells(asked, 0, self.n_cells, radii, by_target, cutoff)
 
         if len(work) == 1:
             answer(work[0])
@@ -203,20 +224,40 @@ class CertifiedIndex:
             return np.empty((0, k)), np.empty((0, k), np.int64)
         return np.concatenate([a.score for a in work]), np.concatenate([a.place for a in work])
 
+    def _places_of_few(self, allowed: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+        """Places of the allowed rows, where they are so few that scoring them all is fastest."""
+        if np.count_nonzero(allowed) > max(FEW, FEW_SHARE * self.n):
+            return None
+        return self._place[np.flatnonzero(allowed)]
+
+    @cached_property
+    def _place(self) -> NDArray[np.int64]:
+        """Place of each row in the store."""
+        place = np.empty(self.n, np.int64)
+        real = np.flatnonzero(self.store.rows >= 0)
+        place[self.store.rows[real]] = real
+        return place
+
     def _best_of_one(
-        self, query: NDArray[np.float32], k: int, excluded: NDArray[np.int64], by_target: bool
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        excluded: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+        radii: float,
+        by_target: bool,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Share the cells between the threads, then merge their answers."""
-        if self.plan.way == "flat":
-            asked = self.asked(query, excluded, k)
+        if self.plan.way == "flat" and radii == 1:
+            asked = self.asked(query, excluded, k, allowed)
             kernels.search_all(self.store, asked, by_target)
             return asked.score, asked.place
         edges = np.linspace(0, self.n_cells, self.threads + 1).astype(int)
-        parts = [self.asked(query, excluded, k) for _ in edges[1:]]
+        parts = [self.asked(query, excluded, k, allowed) for _ in edges[1:]]
 
         def answer(i: int) -> None:
             low, high = int(edges[i]), int(edges[i + 1])
-            self._search_cells(parts[i], low, high, high - low, by_target, np.inf)
+            self._search_cells(parts[i], low, high, radii, by_target, np.inf)
 
         self.share(answer, range(len(parts)))
         score = np.concatenate([part.score[0] for part in parts])
@@ -236,13 +277,13 @@ class CertifiedIndex:
         asked: kernels.Asked,
         low: int,
         high: int,
-        probe: int,
+        radii: float,
         by_target: bool,
         cutoff: float,
     ) -> None:
         is_coarse = self.plan.way == "coarse"
         kernels.search_cells(
-            self.store, asked, low, high, SEEDS, probe, is_coarse, by_target, cutoff
+            self.store, asked, low, high, SEEDS, radii, is_coarse, by_target, cutoff
         )
 
     def share(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
@@ -250,7 +291,11 @@ class CertifiedIndex:
         list(self._pool.map(work, items))
 
     def asked(
-        self, queries: NDArray[np.float32], excluded: NDArray[np.int64], k: int
+        self,
+        queries: NDArray[np.float32],
+        excluded: NDArray[np.int64],
+        k: int,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> kernels.Asked:
         """Make room for a group of queries: their targets to pass over, their k best."""
         g, store = len(queries), self.store
@@ -260,6 +305,7 @@ class CertifiedIndex:
         return kernels.Asked(
             wide,
             excluded,
+            np.empty(0, np.uint8) if allowed is None else allowed.view(np.uint8),
             np.empty((g, self.d)),
             np.zeros(2 * g * groups, np.int32),
             groups,
@@ -281,7 +327,7 @@ class CertifiedIndex:
         queries = self.store.vectors[places, : self.d]
         asked = self.asked(queries, self.store.target[places], min(5, self.n))
         cells = self.n_cells
-        kernels.search_cells(self.store, asked, 0, cells, SEEDS, cells, True, False, np.inf)
+        kernels.search_cells(self.store, asked, 0, cells, SEEDS, 1.0, True, False, np.inf)
         coarse, fine, exact = asked.work.sum(axis=1)
         passed, scored = fine / max(1, coarse), exact / (len(places) * self.n)
         both = self.store.coarse.groups + passed * self.store.fine.groups

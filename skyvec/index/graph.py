@@ -1,7 +1,7 @@
 """One graph of nearest neighbours, and what it is handed to: oddity, groups, maps, labels.
 
 The graph is found once: every vector looks into as many cells as the wanted recall needs, which is
-measured on a sample; where exact search is as fast, exactly. All the products then cost little: an
+measured on a sample. All the products then cost little: an
 outlier score is a column, density clustering a sparse matrix, a map's affinities the same
 distances, labels spread along it.
 
@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skyvec.index.certified import TOGETHER, CertifiedIndex
-from skyvec.index.probing import choose_probe
+from skyvec.index.probing import choose_radii
 
 STEP = 64 * TOGETHER
 """Vectors searched at once: what is held beside the graph itself is a few megabytes."""
@@ -56,7 +56,7 @@ def knn_graph(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    probe = choose_probe(index, k, rng, recall=recall)
+    trust = choose_radii(index, k, rng, recall=recall)
     store = index.store
     rows = np.full((index.n, k), -1, np.int32)
     similarity = np.full((index.n, k), np.nan, np.float32)
@@ -64,11 +64,11 @@ def knn_graph(
     for start in range(0, len(real), STEP):
         here = real[start : start + STEP]
         queries, targets = store.vectors[here, : index.d], store.target[here]
-        score, place = index.best(queries, k, targets, n_probe=probe.n_probe)
+        score, place = index.best(queries, k, targets, radii=trust.radii)
         own = store.rows[here]
         rows[own] = np.where(place >= 0, store.rows[place], -1)
         similarity[own] = np.where(place >= 0, index.shown(score), np.nan)
-    return Graph(rows, similarity, index.metric, probe.recall)
+    return Graph(rows, similarity, index.metric, trust.recall)
 
 
 # --- what the graph is handed to --------------------------------------------------------------

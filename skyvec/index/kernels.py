@@ -278,6 +278,7 @@ class Asked(NamedTuple):
 
     query: np.ndarray  # (g, w) float64
     excluded: np.ndarray  # (g,) target code, -1 for none
+    allowed: np.ndarray  # (rows,) uint8, 0 = passed over; of length 0: all are allowed
     turned: np.ndarray  # (g, d)
     weights: np.ndarray  # (2 g stride,) int32: coarse, fine
     stride: int
@@ -348,6 +349,7 @@ def scan_cells(store, asked, g, low, high, use_coarse, by_target, cutoff):
     is_distance = len(bias) > 0
     vectors, query, rows, target = store.vectors, asked.query, store.rows, store.target
     weights, excluded, first = asked.weights, asked.excluded[g], store.first
+    allowed, is_filtered = asked.allowed, len(asked.allowed) > 0
     waits, upper, work = asked.waits, asked.upper, asked.work
     at_0, at_1 = g * asked.stride, (len(query) + g) * asked.stride
     scores, best_rows, places = asked.score, asked.row, asked.place
@@ -378,6 +380,8 @@ def scan_cells(store, asked, g, low, high, use_coarse, by_target, cutoff):
                 place = at + lowest_bit(mask)
                 mask &= mask - np.uint64(1)
                 if rows[place] < 0 or target[place] == excluded:
+                    continue
+                if is_filtered and allowed[rows[place]] == 0:
                     continue
                 n_scored += 1
                 score = exact_score(vectors, place, query, g, is_distance)
@@ -425,8 +429,13 @@ def weigh(store, asked, g, stage, codes, values, norm, slack):
 
 
 @njit(cache=True, nogil=True)
-def prepare(store, asked, g, low, high):
-    """Turn a query, weigh it for both stages, and bound its score in the cells low to high."""
+def prepare(store, asked, g, low, high, radii):
+    """Turn a query, weigh it for both stages, and bound its score in the cells low to high.
+
+    Args:
+        radii: Share of each cell's radius that is believed in; below 1 the bounds are likely, not
+            sure.
+    """
     d = len(store.centre)
     is_distance = len(store.bias) > 0
     turned = asked.turned[g]
@@ -458,7 +467,7 @@ def prepare(store, asked, g, low, high):
         for cell in range(low, high):
             away[cell] += (centres[cell] - value) ** 2
     for cell in range(low, high):
-        near = max(0.0, np.sqrt(away[cell]) - store.radius[cell])
+        near = max(0.0, np.sqrt(away[cell]) - radii * store.radius[cell])
         score = -0.5 * near * near
         if not is_distance:
             score += 0.5 * (store.power[cell] + power)
@@ -480,25 +489,21 @@ def sort_best_first(asked, g):
 
 
 @njit(cache=True, nogil=True)
-def search_cells(store, asked, low, high, seeds, n_probe, use_coarse, by_target, cutoff):
+def search_cells(store, asked, low, high, seeds, radii, use_coarse, by_target, cutoff):
     """Answer a group of queries among the cells from low to high; answers end best first.
 
     The nearest ``seeds`` cells of each query come first, so that the others meet a limit that is
     already high. Then each cell is read once for all queries whose bound it reaches.
 
     Args:
-        n_probe: Visit only so many nearest cells (an approximation); at least all cells: exact.
+        radii: As in `prepare`; 1: exact.
         cutoff: Leave a query as soon as its k-th best score is above; inf for never.
     """
     n_queries = len(asked.query)
     waits, distance = asked.waits, asked.away
     for g in range(n_queries):
-        prepare(store, asked, g, low, high)
-        farthest = np.inf
-        if n_probe < high - low:
-            farthest = np.partition(distance[g, low:high], n_probe - 1)[n_probe - 1]
-        for cell in range(low, high):
-            waits[g, cell] = distance[g, cell] <= farthest
+        prepare(store, asked, g, low, high, radii)
+        waits[g, low:high] = True
         for _ in range(seeds):
             best = -1
             for cell in range(low, high):
@@ -523,6 +528,7 @@ def search_all(store, asked, by_target):
     is_distance = len(store.bias) > 0
     vectors, target, query, every = store.vectors, store.target, asked.query, store.rows
     scores, rows, places = asked.score, asked.row, asked.place
+    allowed, is_filtered = asked.allowed, len(asked.allowed) > 0
     scores[:], rows[:], places[:] = -np.inf, NOBODY, -1
     step = CELLS_TOGETHER * LANES
     for start in range(0, len(every), step):
@@ -533,11 +539,30 @@ def search_all(store, asked, by_target):
                 score = exact_score(vectors, place, query, g, is_distance)
                 if row < 0 or not is_worse(worst, worst_row, score, row):
                     continue
-                if target[place] == asked.excluded[g]:
+                if target[place] == asked.excluded[g] or (is_filtered and allowed[row] == 0):
                     continue
                 offer(scores, rows, places, g, target, place, row, score, by_target)
                 worst, worst_row = scores[g, 0], rows[g, 0]
     for g in range(len(query)):
+        sort_best_first(asked, g)
+
+
+@njit(cache=True, nogil=True)
+def search_places(store, asked, wanted, by_target):
+    """Answer a group by scoring exactly what stands at some places, shape (m,)."""
+    is_distance = len(store.bias) > 0
+    vectors, target, query, every = store.vectors, store.target, asked.query, store.rows
+    scores, rows, places = asked.score, asked.row, asked.place
+    scores[:], rows[:], places[:] = -np.inf, NOBODY, -1
+    for g in range(len(query)):
+        worst, worst_row = scores[g, 0], rows[g, 0]
+        for place in wanted:
+            row = every[place]
+            score = exact_score(vectors, place, query, g, is_distance)
+            if not is_worse(worst, worst_row, score, row) or target[place] == asked.excluded[g]:
+                continue
+            offer(scores, rows, places, g, target, place, row, score, by_target)
+            worst, worst_row = scores[g, 0], rows[g, 0]
         sort_best_first(asked, g)
 
 
@@ -556,7 +581,7 @@ def bound_cells(store, asked, low, high, use_coarse, by_target, bound):
             for i in range(asked.query.shape[1]):
                 asked.query[0, i] = store.vectors[place, i]
             asked.excluded[0] = store.target[place]
-            prepare(store, asked, 0, cell, cell + 1)
+            prepare(store, asked, 0, cell, cell + 1, 1.0)
             asked.waits[0, cell] = True
             scan_cells(store, asked, 0, cell, cell + 1, use_coarse, by_target, np.inf)
             bound[place] = asked.score[0, 0]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from skyvec.index.certified import CertifiedIndex
 
-PROBES = (4, 32)
-"""Cells looked into by the stages between the own cell and all cells."""
+RADII = (0.0, 0.1)
+"""Share of the cells' radii believed in by the stages between the own cell and the proof."""
 
 BATCH = 256
 """Objects searched exactly between two looks at the cutoff."""
@@ -28,7 +28,7 @@ class Proof(NamedTuple):
     """Why nothing else can be among the oddest.
 
     Args:
-        n_bounded: Objects bounded in each stage (own cell, then each of ``PROBES``), in order.
+        n_bounded: Objects bounded in each stage (own cell, then each of ``RADII``), in order.
         n_verified: Objects searched exactly.
         cutoff: Score of the last of the answer (similarity, or distance for ``l2``).
         next_bound: Bound of the first object that was not verified: its similarity to its k-th
@@ -79,12 +79,10 @@ def oddest(index: CertifiedIndex, *, n: int = 20, k: int = 1) -> Oddest:
     counts = [len(waiting)]
     search.verify(waiting[:BATCH])
     waiting = waiting[BATCH:]
-    for probe in PROBES:
+    for radii in RADII:
         waiting = waiting[search.bound[waiting] <= search.cutoff]
-        if probe >= index.n_cells:
-            break
         counts.append(len(waiting))
-        waiting = search.tighten(waiting, probe)
+        waiting = search.tighten(waiting, radii)
     while len(waiting) and search.bound[waiting[0]] <= search.cutoff:
         search.verify(waiting[:BATCH])
         waiting = waiting[BATCH:]
@@ -116,10 +114,10 @@ class _Search:
         index.share(work, range(len(edges) - 1))
         return self._ascending(self.places)
 
-    def tighten(self, places: NDArray[np.int64], probe: int) -> NDArray[np.int64]:
+    def tighten(self, places: NDArray[np.int64], radii: float) -> NDArray[np.int64]:
         """Raise the bounds by looking into more cells; those that may still enter, ascending."""
         ordered = np.sort(places)  # neighbours in the store read the same cells
-        score, _ = self._best(ordered, probe)
+        score, _ = self._best(ordered, radii)
         self.bound[ordered] = np.maximum(self.bound[ordered], score)
         return self._ascending(ordered[self.bound[ordered] <= self.cutoff])
 
@@ -127,7 +125,7 @@ class _Search:
         """Search exactly, leaving what is seen to be ordinary, and lower the cutoff."""
         if not len(places):
             return
-        score, _ = self._best(places, None)
+        score, _ = self._best(places, 1.0)
         self.bound[places] = score
         self.is_verified[places] = True
         done = self.bound[self.is_verified]
@@ -150,14 +148,14 @@ class _Search:
         return places[np.argsort(self.bound[places], kind="stable")]
 
     def _best(
-        self, places: NDArray[np.int64], probe: int | None
+        self, places: NDArray[np.int64], radii: float
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         store = self.index.store
         score, place = self.index.best(
             store.vectors[places, : self.index.d],
             self.k,
             store.target[places],
-            n_probe=probe,
+            radii=radii,
             by_target=self.by_target,
             cutoff=self.cutoff,
         )
