@@ -160,7 +160,7 @@ def braai_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     if len(arrays) != 2 * len(names):
         raise ValueError(f"{len(arrays)} arrays, but braai has {2 * len(names)}")
     values: list[Any] = [torch.tensor(np.asarray(a, np.float32)) for a in arrays.values()]
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, weight, bias in zip(names, values[::2], values[1::2]):
         order = (3, 2, 0, 1) if weight.ndim == 4 else (1, 0)
         state |= {f"{name}.weight": weight.permute(order).contiguous(), f"{name}.bias": bias}

@@ -60,7 +60,8 @@ def exp_cross_hinge(
     ones, zeros = score[label == 1], score[label == 0]
     if not len(ones) or not len(zeros):
         return score.sum() * 0
-    return _ExpCrossHinge.apply(ones, zeros, margin, cap)
+    loss: Tensor = _ExpCrossHinge.apply(ones, zeros, margin, cap)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _ExpCrossHinge(torch.autograd.Function):

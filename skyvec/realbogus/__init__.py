@@ -1,0 +1,1 @@
+"""Real or bogus: stamps -> calibrated probabilities, errors of labels, honest operating points."""

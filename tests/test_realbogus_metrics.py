@@ -1,0 +1,225 @@
+"""Truth: metrics against slow definitions, scikit-learn and published figures."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
+
+from skyvec.realbogus import calibration, metrics
+from skyvec.realbogus.metrics import MetricError
+
+
+def sample(n=400, seed=0, levels=25):
+    """Scores with many ties, reals higher."""
+    rng = np.random.default_rng(seed)
+    label = (rng.random(n) < 0.3).astype(int)
+    return np.round((rng.standard_normal(n) + 1.5 * label) * levels / 5), label
+
+
+def test_auc_counts_pairs_and_half_the_ties():
+    score, label = sample()
+    reals, bogus = score[label == 1], score[label == 0]
+    pairs = np.sign(reals[:, None] - bogus[None])
+    assert metrics.auc(score, label) == pytest.approx((pairs.mean() + 1) / 2, abs=1e-12)
+    assert metrics.auc(score, label) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+
+
+@pytest.mark.parametrize("tpr", [0.3, 0.9, 0.983, 1.0])
+def test_fpr_at_tpr_by_trying_every_threshold(tpr):
+    score, label = sample(seed=1)
+    best = max(t for t in np.unique(score) if np.mean(score[label == 1] >= t) >= tpr - 1e-12)
+    wanted = np.mean(score[label == 0] >= best)
+    assert metrics.fpr_at_tpr(score, label, tpr) == wanted
+
+
+def test_a_tenth_of_ten_reals_is_one_and_not_two():
+    score = np.arange(20.0)
+    label = (score >= 10).astype(int)
+    points = metrics.curve(score, label)
+    assert points.threshold[points.at_tpr(0.9)] == 11
+    assert points.threshold[points.at_tpr(0.7)] == 13
+    assert points.threshold[points.at_fpr(0.1)] == 9 and points.at_fpr(0.0) == 9
+
+
+def test_weights_count_as_repetitions():
+    score, label = sample(150, seed=2)
+    times = np.random.default_rng(0).integers(0, 4, 150)
+    weighed = metrics.curve(score, label, times)
+    repeated = metrics.curve(np.repeat(score, times), np.repeat(label, times))
+    assert weighed.auc() == pytest.approx(repeated.auc(), abs=1e-12)
+    at, also = weighed.at_tpr(0.9), repeated.at_tpr(0.9)
+    assert weighed.fpr[at] == pytest.approx(repeated.fpr[also], abs=1e-12)
+
+
+def test_clopper_pearson_has_the_tails_it_promises():
+    low, high = metrics.clopper_pearson(7, 50)
+    assert binom.sf(6, 50, low) == pytest.approx(0.025, abs=1e-9)
+    assert binom.cdf(7, 50, high) == pytest.approx(0.025, abs=1e-9)
+    assert metrics.clopper_pearson(0, 50)[0] == 0 and metrics.clopper_pearson(50, 50)[1] == 1
+    # the rule of three, nearly
+    assert metrics.clopper_pearson(0, 1000)[1] == pytest.approx(3.7e-3, rel=0.01)
+
+
+def test_bootstrap_by_object_knows_that_repeats_say_nothing_new():
+    rng = np.random.default_rng(3)
+    score, label = rng.standard_normal(200), (rng.random(200) < 0.5).astype(int)
+    score += label
+    group = np.array([f"o{i}" for i in range(200)])
+    once = metrics.bootstrap(score, label, group, np.random.default_rng(0))
+    many = [np.repeat(a, 9) for a in (score, label, group)]
+    by_object = metrics.bootstrap(*many, np.random.default_rng(0))
+    blind = metrics.bootstrap(*many[:2], np.arange(1800).astype(str), np.random.default_rng(0))
+
+    def width(intervals):
+        return intervals["auc"][1] - intervals["auc"][0]
+
+    assert width(by_object) == pytest.approx(width(once), rel=1e-9)
+    assert width(blind) < 0.5 * width(by_object)
+
+
+@pytest.mark.slow
+def test_bootstrap_intervals_cover_the_truth():
+    truth, hits = 0.76024994, 0  # Phi(1 / sqrt 2)
+    rng = np.random.default_rng(5)
+    for _ in range(100):
+        label = (np.arange(300) % 2).astype(int)
+        score = rng.standard_normal(300) + label
+        group = np.arange(300).astype(str)
+        low, high = metrics.bootstrap(score, label, group, rng, draws=100)["auc"]
+        hits += low <= truth <= high
+    assert 86 <= hits <= 100
+
+
+def test_best_threshold_by_trying_every_threshold():
+    score, label = sample(seed=4)
+    found = metrics.best_threshold(score, label, tpr=0.8, prevalence=0.01)
+    tried = {}
+    for t in np.unique(score):
+        tpr, fpr = np.mean(score[label == 1] >= t), np.mean(score[label == 0] >= t)
+        if tpr >= 0.8:
+            tried[t] = 0.01 * tpr / (0.01 * tpr + 0.99 * fpr)
+    assert found["precision"] == pytest.approx(max(tried.values()), abs=1e-12)
+    assert tried[found["threshold"]] == pytest.approx(max(tried.values()), abs=1e-12)
+    # perfectly divided: nothing is won by losing reals
+    perfect = metrics.best_threshold(np.arange(10.0), (np.arange(10) > 4).astype(int))
+    assert perfect["threshold"] == 5 and perfect["tpr"] == 1 and perfect["precision"] == 1
+
+
+def test_bins_hold_every_detection_once():
+    score, label = sample(seed=6)
+    value = np.random.default_rng(0).uniform(15, 20, len(score))
+    value[:3] = np.nan
+    rows = metrics.by_bin(score, label, 2.0, value, np.arange(15.0, 21))
+    assert sum(row["reals"] + row["bogus"] for row in rows) == len(score) - 3
+    inside = (value >= 17) & (value < 18) & (label == 1)
+    assert rows[2]["bin"] == "17 to 18"
+    assert rows[2]["tpr"] == pytest.approx(np.mean(score[inside] >= 2.0))
+    assert rows[2]["tpr_low"] < rows[2]["tpr"] < rows[2]["tpr_high"]
+    named = metrics.by_bin(score, label, 2.0, np.where(label, "ccd1", "ccd2"))
+    assert [row["bin"] for row in named] == ["ccd1", "ccd2"] and named[0]["fpr"] is None
+
+
+def test_confusion_agrees_with_the_curve():
+    score, label = sample(seed=7)
+    points = metrics.curve(score, label)
+    at = points.at_tpr(0.9)
+    counts = metrics.confusion(score, label, points.threshold[at])
+    assert counts["tp"] == points.reals[at] and counts["fp"] == points.bogus[at]
+    assert sum(counts.values()) == len(score)
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "words"),
+    [
+        ([1.0, np.nan], [0, 1], "not finite"),
+        ([1.0, 2.0], [1, 1], "absent"),
+        ([1.0, 2.0], [0, 2], "must be 0"),
+        ([1.0, 2.0, 3.0], [0, 1], r"\(3,\)"),
+    ],
+)
+def test_what_has_no_curve_is_refused(score, label, words):
+    with pytest.raises(MetricError, match=words):
+        metrics.curve(np.array(score), np.array(label))
+
+
+@pytest.mark.real
+def test_the_published_figures_of_deep_hits(real_data):
+    with np.load(real_data("scores/deephits_test_predictions.npz")) as file:
+        cnn, forest = ((file[f"{m}_p"], file[f"{m}_label"]) for m in ("cnn", "rf"))
+    assert metrics.auc(*cnn) == pytest.approx(0.99967, abs=5e-6)
+    assert metrics.auc(*forest) == pytest.approx(0.99915, abs=1e-5)
+    points = metrics.curve(*cnn)
+    assert 100 * (1 - points.tpr[points.at_fpr(0.01)]) == pytest.approx(0.21, abs=0.005)
+
+
+def logistic(n=20_000, seed=0, scale=0.5, shift=-1.0):
+    """Scores whose true log-odds are scale * s + shift."""
+    rng = np.random.default_rng(seed)
+    score = 4 * rng.standard_normal(n)
+    return score, (rng.random(n) < expit(scale * score + shift)).astype(int)
+
+
+def test_temperature_finds_the_truth():
+    score, label = logistic()
+    fitted = calibration.fit_temperature(score, label)
+    assert fitted.odds(np.array([0.0]))[0] == pytest.approx(-1, abs=0.1)
+    slope = np.diff(fitted.odds(np.array([-3.0, 7.0])))[0] / 10
+    assert slope == pytest.approx(0.5, abs=0.03)
+    assert calibration.Calibration(**fitted.table()) == fitted
+
+
+@pytest.mark.parametrize("kind", calibration.KINDS)
+def test_calibrated_probabilities_come_true(kind):
+    fitted = calibration.fit(*logistic(), kind)
+    score, label = logistic(seed=1)
+    p, raw = fitted.probability(score), expit(score)
+    assert calibration.calibration_error(p, label) < 0.02
+    assert calibration.calibration_error(raw, label) > 0.08
+    assert calibration.brier(p, label) < calibration.brier(raw, label)
+    order = np.argsort(score)
+    assert (np.diff(p[order]) >= 0).all() and p.min() > 0 and p.max() < 1
+
+
+@pytest.mark.parametrize("kind", calibration.KINDS)
+def test_perfect_scores_leave_room_for_doubt(kind):
+    score = np.concatenate([np.linspace(-9, -5, 50), np.linspace(5, 9, 50)])
+    fitted = calibration.fit(score, (score > 0).astype(int), kind)
+    assert 0.9 < fitted.probability(np.array([7.0]))[0] < 0.999
+    assert fitted.probability(np.array([-7.0]))[0] < 0.1
+
+
+def test_reversed_labels_are_refused():
+    score, label = logistic(500)
+    with pytest.raises(MetricError, match="bogus score higher"):
+        calibration.fit_temperature(score, 1 - label)
+    with pytest.raises(MetricError, match="unknown calibration"):
+        calibration.fit(score, label, "beta")
+
+
+def test_another_prevalence_moves_probabilities_as_bayes_says():
+    fitted = calibration.Calibration("temperature", 0.5, (-1.0, 1.0), (-1.0, 1.0))
+    p = fitted.probability(np.array([2.0]))[0]
+    ratio = p / (1 - p)
+    wanted = ratio * 0.001 / (ratio * 0.001 + 0.999)
+    assert fitted.probability(np.array([2.0]), 0.001)[0] == pytest.approx(wanted, rel=1e-9)
+    with pytest.raises(MetricError, match="prevalence"):
+        fitted.probability(np.array([2.0]), 0.0)
+
+
+def test_a_night_tells_its_own_prevalence_and_false_candidates():
+    rng = np.random.default_rng(8)
+
+    def night(n, share):
+        label = (rng.random(n) < share).astype(int)
+        return rng.standard_normal(n) + 4 * label - 2, label
+
+    fitted = calibration.fit_temperature(*night(40_000, 0.5))
+    score, label = night(200_000, 0.005)
+    share = calibration.night_prevalence(fitted, score)
+    assert share == pytest.approx(label.mean(), rel=0.1)
+    p = fitted.probability(score, share)
+    told = calibration.expected_false(p, score, 0.5)
+    assert told == pytest.approx(((score >= 0.5) & (label == 0)).sum(), rel=0.15)
+    # without the night's own prevalence the promise is far off
+    assert calibration.expected_false(fitted.probability(score), score, 0.5) < 0.1 * told
