@@ -109,6 +109,7 @@ class CertifiedIndex:
         self.metric = metric
         self.n, self.d = vectors.shape
         codes = np.arange(self.n) if target is None else np.asarray(target)
+        self.n_targets = self.n if target is None else len(np.unique(codes))
         if codes.shape != (self.n,) or codes.dtype.kind not in "iu" or codes.min() < 0:
             raise ValueError(
                 f"target must be {self.n} integer codes >= 0, not {codes.dtype} {codes.shape}"
@@ -174,13 +175,6 @@ class CertifiedIndex:
     def shown(self, score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores as they are told: similarities themselves, or distances."""
         return score if self.metric == "cosine" else np.sqrt(np.abs(2 * score))
-
-    def bound_cells(
-        self, room: kernels.Asked, low: int, high: int, by_target: bool, bound: NDArray[np.float64]
-    ) -> None:
-        """Bound the k-th best score of each vector in cells low to high from its own cell."""
-        is_coarse = self.plan.way == "coarse"
-        kernels.bound_cells(self.store, room, low, high, is_coarse, by_target, bound)
 
     def best(
         self,

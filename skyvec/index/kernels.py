@@ -567,24 +567,37 @@ def search_places(store, asked, wanted, by_target):
 
 
 @njit(cache=True, nogil=True)
-def bound_cells(store, asked, low, high, use_coarse, by_target, bound):
-    """A lower bound on the k-th best score of each vector in cells low to high: its own cell's.
+def kth_best(scores, target, by_target, best, whose, bound):
+    """The k-th best score of each vector of a cell among the others of other targets.
 
     Args:
-        asked: Room for one query.
-        bound: Filled at each vector's place; -inf where its cell holds too few others.
+        scores: Of all pairs, float32 (m, m).
+        target: (m,).
+        by_target: Each target counts once.
+        best: Room for k scores, float32 (k,).
+        whose: Room for their targets, (k,).
+        bound: Filled, -inf where there are fewer than k, (m,).
     """
-    for cell in range(low, high):
-        for place in range(store.first[cell] * LANES, store.first[cell + 1] * LANES):
-            if store.rows[place] < 0:
+    k = len(best)
+    for i in range(len(scores)):
+        best[:], whose[:] = -np.inf, -1
+        for j in range(len(scores)):
+            score = scores[i, j]
+            if score <= best[k - 1] or target[j] == target[i]:
                 continue
-            for i in range(asked.query.shape[1]):
-                asked.query[0, i] = store.vectors[place, i]
-            asked.excluded[0] = store.target[place]
-            prepare(store, asked, 0, cell, cell + 1, 1.0)
-            asked.waits[0, cell] = True
-            scan_cells(store, asked, 0, cell, cell + 1, use_coarse, by_target, np.inf)
-            bound[place] = asked.score[0, 0]
+            at = k - 1
+            if by_target:
+                for earlier in range(k):
+                    if whose[earlier] == target[j]:
+                        at = earlier
+                        break
+                if score <= best[at]:
+                    continue
+            while at > 0 and best[at - 1] < score:
+                best[at], whose[at] = best[at - 1], whose[at - 1]
+                at -= 1
+            best[at], whose[at] = score, target[j]
+        bound[i] = best[k - 1]
 
 
 @njit(cache=True, nogil=True)

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skyvec.index import kernels
 from skyvec.index.certified import CertifiedIndex
+from skyvec.index.kernels import LANES
 
 RADII = (0.0, 0.1)
 """Share of the cells' radii believed in by the stages between the own cell and the proof."""
@@ -69,7 +71,7 @@ def oddest(index: CertifiedIndex, *, n: int = 20, k: int = 1) -> Oddest:
     Raises:
         ValueError: n or k below 1, or not more than k targets.
     """
-    n_targets = len(np.unique(index.store.target[index.store.rows >= 0]))
+    n_targets = index.n_targets
     if n < 1 or k < 1:
         raise ValueError(f"n and k must be at least 1, not {n} and {k}")
     if n_targets <= k:
@@ -99,19 +101,25 @@ class _Search:
         self.bound = np.full(len(index.store.rows), -np.inf)
         self.is_verified = np.zeros(len(index.store.rows), np.bool_)
         self.cutoff = np.inf
-        codes = index.store.target[places]
-        self.by_target = len(np.unique(codes)) < len(codes)
+        self.by_target = index.n_targets < index.n
 
     def bound_all(self) -> NDArray[np.int64]:
         """Bound every vector from its own cell; all places by ascending bound."""
-        index = self.index
-        edges = np.linspace(0, index.n_cells, 4 * index.threads + 1).astype(int)
+        store = self.index.store
 
-        def work(i: int) -> None:
-            room = index.asked(np.zeros((1, index.d), np.float32), np.zeros(1, np.int64), self.k)
-            index.bound_cells(room, int(edges[i]), int(edges[i + 1]), self.by_target, self.bound)
+        def work(cells: range) -> None:
+            best, whose = np.empty(self.k, np.float32), np.empty(self.k, np.int64)
+            for cell in cells:
+                first, end = int(store.first[cell]) * LANES, int(store.first[cell + 1]) * LANES
+                end -= np.count_nonzero(store.rows[end - LANES : end] < 0)
+                scores, doubt = _all_pairs(store.vectors[first:end], len(store.bias) > 0)
+                bound = np.empty(end - first, np.float32)
+                target = store.target[first:end]
+                kernels.kth_best(scores, target, self.by_target, best, whose, bound)
+                self.bound[first:end] = bound.astype(np.float64) - doubt
 
-        index.share(work, range(len(edges) - 1))
+        cells, threads = range(self.index.n_cells), self.index.threads
+        self.index.share(work, [cells[i::threads] for i in range(threads)])
         return self._ascending(self.places)
 
     def tighten(self, places: NDArray[np.int64], radii: float) -> NDArray[np.int64]:
@@ -160,3 +168,15 @@ class _Search:
             cutoff=self.cutoff,
         )
         return score[:, -1], place[:, -1]
+
+
+def _all_pairs(vectors: NDArray[np.float32], is_distance: bool) -> tuple[np.ndarray, float]:
+    """Scores of all pairs in float32, and how far they may be wrong: sums of d products."""
+    if is_distance:
+        vectors = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    scores = vectors @ vectors.T
+    power = np.einsum("ij,ij->i", vectors, vectors)
+    if is_distance:
+        scores -= 0.5 * (power[:, None] + power)
+    precision = float(np.finfo(np.float32).eps)
+    return scores, (2 * vectors.shape[1] + 16) * precision * float(power.max())
