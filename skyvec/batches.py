@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from skyvec.nn.frames import Frames
 from skyvec.nn.ragged import Ragged
+from skyvec.prep.images import Scaling, resize
 from skyvec.prep.lightcurves import Prepared, prepare
-from skyvec.schema import LightCurves, Strings, take_ragged
-from skyvec.store import iterate_objects, survey_bands
+from skyvec.schema import Images, LightCurves, Strings, take_ragged
+from skyvec.store import find_images, iterate_objects, read_catalog, survey_bands
 
 SPLITS = ("train", "valid", "test")
 POOL = 8
@@ -240,6 +242,186 @@ def training_set(
     order = np.argsort(np.concatenate(keys), kind="stable")[:curves]
     target = np.concatenate(targets)[order]
     return take(join(kept), order), split(target, seed=seed, valid=valid, test=test)
+
+
+def image_training_set(
+    survey: Path,
+    *,
+    images: int = 20_000,
+    seed: int = 0,
+    bands: Sequence[str] = (),
+    crop: int = 0,
+    size: int = 64,
+    stretch: str = "",
+    softening: float = 5.0,
+    sky: Sequence[float] = (),
+    soft: Sequence[float] = (),
+    top: Sequence[float] = (),
+    valid: float = 0.1,
+    test: float = 0.1,
+) -> tuple[NDArray[np.float32], Strings, Strings]:
+    """Choose and prepare the images to train on, in one pass over the shards.
+
+    The images with the lowest hash of their id are chosen, so the choice depends neither on the
+    order nor on the division of the shards. Memory is bounded by ``images`` prepared images
+    (48 kB each at three bands of 64 x 64) and one shard.
+
+    Args:
+        survey: The survey's folder.
+        images: How many to choose, all splits together.
+        seed: Of the choice and of the split.
+        bands: Names of the bands to use; none for all of the survey's.
+        crop: Side of the central square that is kept [pixel], 0 for the whole image.
+        size: Side after averaging blocks of pixels [pixel].
+        stretch: ``arcsinh``, ``lupton`` or ``linear``; empty to choose by the pixels.
+        softening: Where a stretch turns from linear to logarithmic [sky noise].
+        sky: Level of the empty sky of each band [flux]; empty to measure it.
+        soft: Where the stretch of each band turns [flux]; empty to measure it.
+        top: What becomes 1 in each band [flux]; empty to measure it.
+        valid: Fraction of the objects for choosing between weights.
+        test: Fraction of the objects that never train.
+
+    Returns:
+        Prepared pixels, NaN where not measured, shape (n, band, size, size), in the order of
+        their hashes; the id and the split of each, shape (n,).
+
+    Raises:
+        ValueError: The survey has no image, or not these bands.
+        StoreError: The survey holds no images.
+    """
+    if images < 1:
+        raise ValueError(f"images={images} must be >= 1")
+    if not len(sky):
+        sky, soft, top, stretch = _measured(
+            image_scaling(
+                survey,
+                seed=seed,
+                bands=bands,
+                crop=crop,
+                size=size,
+                stretch=stretch,
+                softening=softening,
+                valid=valid,
+                test=test,
+            )
+        )
+    how: dict[str, Any] = {
+        "crop": crop,
+        "size": size,
+        "stretch": stretch,
+        "sky": sky,
+        "soft": soft,
+        "top": top,
+    }
+    catalog = read_catalog(survey)
+    key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
+    order = np.argsort(key, kind="stable")[:images]
+    place = {name: i for i, name in enumerate(catalog.id[order].tolist())}
+    wanted = tuple(bands) or survey_bands(survey)
+    pixels = np.empty((len(order), len(wanted), size, size), np.float32)
+    for _, part, stored in iterate_objects(survey, Images):
+        rows = np.flatnonzero([name in place for name in part.id.tolist()])
+        if len(rows):
+            places = [place[name] for name in part.id[rows].tolist()]
+            pixels[places] = prepare_images(stored.take(rows), bands=wanted, **how)
+    if not len(pixels):
+        raise ValueError(f"{survey} holds no image; ingest some")
+    parts = split(catalog.target[order], seed=seed, valid=valid, test=test)
+    return pixels, catalog.id[order], parts
+
+
+SCALED_ON = 256
+"""Sky, noise and bright end are measured on at most so many images of the train split."""
+
+
+def image_scaling(
+    survey: Path,
+    *,
+    seed: int = 0,
+    bands: Sequence[str] = (),
+    crop: int = 0,
+    size: int = 64,
+    stretch: str = "",
+    softening: float = 5.0,
+    valid: float = 0.1,
+    test: float = 0.1,
+) -> Scaling:
+    """Measure how the pixels of a survey become numbers of about 0 to 1.
+
+    On the 256 images of the train split with the lowest hashes, cropped and averaged as asked.
+    The arguments are those of :func:`image_training_set`.
+
+    Raises:
+        ValueError: The train split is empty, a band is unknown or shows nothing.
+        StoreError: The survey holds no images.
+    """
+    catalog = read_catalog(survey)
+    parts = split(catalog.target, seed=seed, valid=valid, test=test)
+    train = np.flatnonzero(parts == "train")
+    if not len(train):
+        raise ValueError(f"no image of {survey} falls to the train split; ingest more")
+    key = hash_uniform(catalog.id[train].tolist(), seed=seed, purpose="choice")
+    chosen = catalog.id[train[np.argsort(key, kind="stable")[:SCALED_ON]]]
+    some = find_images(survey, chosen.tolist())
+    pixels = resize(
+        choose_image_bands(some, tuple(bands) or some.bands).pixels, crop=crop, size=size
+    )
+    raw = some.pixels[~np.isnan(some.pixels)]
+    is_bytes = bool((raw >= 0).all() and (raw <= 255).all() and (raw == np.rint(raw)).all())
+    kind = stretch or ("linear" if is_bytes else "arcsinh")
+    return Scaling.fit(pixels, kind, softening=softening)
+
+
+def _measured(scaling: Scaling) -> tuple[list[float], list[float], list[float], str]:
+    facts = scaling.facts()
+    return facts["sky"], facts["soft"], facts["top"], facts["kind"]
+
+
+def choose_image_bands(images: Images, bands: Sequence[str]) -> Images:
+    """Give images in some of their bands, in the order wanted.
+
+    As many bands under other names are taken in their order: the pictures of two viewers go with
+    one model.
+
+    Raises:
+        ValueError: The images lack a band.
+    """
+    if images.bands == tuple(bands):
+        return images
+    if not set(bands) <= set(images.bands):
+        if len(bands) == len(images.bands):
+            return replace(images, bands=tuple(bands))
+        raise ValueError(
+            f"the images have the bands {', '.join(images.bands)}, but {', '.join(bands)} are "
+            "wanted; choose other [data] bands, or train on these"
+        )
+    planes = [images.bands.index(band) for band in bands]
+    error = None if images.flux_err is None else images.flux_err[:, planes]
+    return replace(images, pixels=images.pixels[:, planes], bands=tuple(bands), flux_err=error)
+
+
+def prepare_images(
+    images: Images,
+    *,
+    bands: Sequence[str],
+    crop: int,
+    size: int,
+    stretch: str,
+    sky: Sequence[float],
+    soft: Sequence[float],
+    top: Sequence[float],
+) -> NDArray[np.float32]:
+    """Crop, average and scale images as a recipe's ``[data]`` table says.
+
+    Returns:
+        Shape (n, band, size, size), NaN where nothing was measured.
+
+    Raises:
+        ValueError: The images are too small, or lack a band.
+    """
+    numbers = (np.asarray(values, np.float64) for values in (sky, soft, top))
+    pixels = resize(choose_image_bands(images, bands).pixels, crop=crop, size=size)
+    return Scaling(stretch, *numbers).apply(pixels)
 
 
 def ragged(prepared: Prepared, rows: NDArray[np.integer] | None = None) -> Ragged:

@@ -83,6 +83,12 @@ class ImageData:
         bands: Names of the bands to use; none for all of the survey's.
         crop: Side of the central square that is kept [pixel], 0 for the whole image.
         size: Side of the images after averaging blocks of pixels [pixel]; divides the crop.
+        stretch: ``arcsinh``, ``lupton`` or ``linear``; empty for linear where all pixels are
+            bytes, as those of viewers' pictures are, and arcsinh elsewhere.
+        softening: Where a stretch turns from linear to logarithmic [sky noise].
+        sky: Level of the empty sky of each band [flux]; empty to measure it on the train split.
+        soft: Where the stretch of each band turns [flux]; empty to measure it.
+        top: What becomes 1 in each band [flux]; empty to measure it.
         valid: Fraction of the objects for choosing between weights.
         test: Fraction of the objects that never train.
     """
@@ -92,6 +98,11 @@ class ImageData:
     bands: Sequence[str] = ()
     crop: int = 0
     size: int = 64
+    stretch: str = ""
+    softening: float = 5.0
+    sky: Sequence[float] = ()
+    soft: Sequence[float] = ()
+    top: Sequence[float] = ()
     valid: float = 0.1
     test: float = 0.1
 
@@ -233,7 +244,8 @@ def complete(content: Mapping[str, Any], survey_bands: Sequence[str]) -> Recipe:
         A recipe that means the same today and after any change of a default.
 
     Raises:
-        RecipeError: Something is not understood, or ``[model] bands`` contradicts the data.
+        RecipeError: Something is not understood, or ``[model] bands`` or ``size`` contradict
+            the data.
     """
     recipe = check_recipe(content)
     data, model, train = recipe["data"], recipe["model"], recipe["train"]
@@ -243,14 +255,19 @@ def complete(content: Mapping[str, Any], survey_bands: Sequence[str]) -> Recipe:
             f"[model] bands = {model['bands']}, but the data have {len(bands)} "
             f"({', '.join(bands)}); leave it out, it is filled in"
         )
+    kind = MODELS[model["name"]]
+    data = {**_defaults(DATA[kind.modality]), **data, "bands": bands}
+    given = {"bands": len(bands)}
+    if "size" in _keywords(kind) and "size" in data:  # of images; the network is made for one
+        if model.get("size", data["size"]) != data["size"]:
+            raise RecipeError(
+                f"[model] size = {model['size']}, but [data] size = {data['size']}; leave it out "
+                "of [model], it is filled in"
+            )
+        given["size"] = data["size"]
     return {
-        "data": {**_defaults(DATA[MODELS[model["name"]].modality]), **data, "bands": bands},
-        "model": {
-            "name": model["name"],
-            **_defaults(MODELS[model["name"]]),
-            **model,
-            "bands": len(bands),
-        },
+        "data": data,
+        "model": {"name": model["name"], **_defaults(kind), **model, **given},
         "train": {**_defaults(Training), **train},
     }
 
@@ -262,6 +279,47 @@ def write_toml(recipe: Mapping[str, Mapping[str, Any]]) -> str:
         lines = [f"{key} = {_toml(value)}" for key, value in table.items()]
         parts.append("\n".join([f"[{name}]", *lines]) + "\n")
     return "\n".join(parts)
+
+
+def fill(
+    content: Mapping[str, Any],
+    tables: Mapping[str, Callable[..., Any]],
+    choices: Mapping[str, type] | None = None,
+) -> Recipe:
+    """Check a recipe of other tables than the usual three, and write out every default.
+
+    Args:
+        content: Tables by name; missing ones count as empty.
+        tables: What takes the keywords of each table.
+        choices: What takes those of ``[model]``, by its ``name``; none where there is no such
+            table.
+
+    Returns:
+        A recipe that means the same today and after any change of a default.
+
+    Raises:
+        RecipeError: Something is not understood.
+    """
+    known, named = dict(tables), {}
+    if choices is not None:
+        name = content.get("model", {}).get("name")
+        if name not in choices:
+            raise RecipeError(f"[model] name = {name!r}; choose from {', '.join(choices)}")
+        known["model"], named = choices[name], {"name": name}
+    keywords = {title: _keywords(function) for title, function in known.items()}
+    for title in content:
+        if title not in known:
+            raise RecipeError(f"unknown table [{title}]; did you mean [{_nearest(title, known)}]?")
+    recipe = {}
+    for title, function in known.items():
+        first = named if title == "model" else {}
+        table = {key: value for key, value in content.get(title, {}).items() if key not in first}
+        recipe[title] = {
+            **first,
+            **_defaults(function),
+            **_check_table(title, table, keywords),
+        }
+    return recipe
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:

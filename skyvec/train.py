@@ -26,7 +26,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from skyvec.batches import SPLITS, draw_batch, length_buckets, ragged, training_set, use_threads
+from skyvec.batches import (
+    SPLITS,
+    draw_batch,
+    frames,
+    image_scaling,
+    image_training_set,
+    length_buckets,
+    ragged,
+    training_set,
+    use_threads,
+)
 from skyvec.checkpoint import (
     TRAINING,
     CheckpointError,
@@ -40,10 +50,18 @@ from skyvec.checkpoint import (
     save,
 )
 from skyvec.models import MODELS
+from skyvec.nn.frames import Frames
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.codes import BASELINES
 from skyvec.schema import Strings
-from skyvec.store import clean, model_folder, object_shards, survey_bands, write_atomic
+from skyvec.store import (
+    clean,
+    model_folder,
+    object_shards,
+    survey_bands,
+    survey_kind,
+    write_atomic,
+)
 
 OPTIMISERS = {
     "adamax": torch.optim.Adamax,
@@ -51,6 +69,7 @@ OPTIMISERS = {
     "adamw": torch.optim.AdamW,
 }
 STATE = "state.safetensors"
+SCALING = ("sky", "soft", "top")
 SCORED = 1_000
 """The closing losses of the train and test splits are taken over at most this many objects."""
 
@@ -165,7 +184,7 @@ def train(
         raise CheckpointError(f"{name!r} is the name of a baseline; train under another name")
     folder = model_folder(survey, name)
     data_hash = survey_hash(survey)
-    full = complete(recipe, survey_bands(survey))
+    full = survey_recipe(survey, recipe)
     if is_done(folder, full, data_hash):
         return folder
     options = Training(**full["train"])
@@ -185,6 +204,29 @@ def train(
             progress=progress,
             save_every=save_every,
         )
+
+
+def survey_recipe(survey: Path, recipe: Recipe) -> Recipe:
+    """Write out every value of a recipe for a survey: its bands, and the scaling of its pixels.
+
+    Raises:
+        RecipeError: The recipe is not understood.
+        TrainingError: The survey holds objects of another modality than the model reads.
+    """
+    full = complete(recipe, survey_bands(survey))
+    modality = MODELS[full["model"]["name"]].modality
+    if modality != survey_kind(survey):
+        known = [name for name, model in MODELS.items() if model.modality == survey_kind(survey)]
+        raise TrainingError(
+            f"{full['model']['name']} reads {modality}, but {survey} holds {survey_kind(survey)}; "
+            f"choose from {', '.join(known) or 'no model yet'}"
+        )
+    data = full["data"]
+    if modality == "images" and not data["sky"]:
+        asked = {key: value for key, value in data.items() if key not in ("images", *SCALING)}
+        scaling = image_scaling(survey, **asked).facts()
+        data |= {"stretch": scaling["kind"], **{name: scaling[name] for name in SCALING}}
+    return full
 
 
 def is_done(folder: Path, recipe: Recipe, data_hash: str) -> bool:
@@ -433,6 +475,28 @@ def _curves(survey: Path, recipe: Recipe) -> Material:
     return Material(draw, fixed, facts)
 
 
+def _images(survey: Path, recipe: Recipe) -> Material:
+    """Images: batches drawn at random."""
+    options = Training(**recipe["train"])
+    pixels, _, parts = image_training_set(survey, **recipe["data"])
+    rows = _rows(survey, parts, "images")
+
+    def draw(rng: np.random.Generator) -> Frames:
+        train = rows["train"]
+        return frames(pixels[rng.choice(train, min(options.batch, len(train)), replace=False)])
+
+    def fixed(part: str) -> list[Frames]:
+        some = rows[part] if part == "valid" else rows[part][:SCORED]
+        starts = range(0, len(some), options.batch)
+        return [frames(pixels[some[start : start + options.batch]]) for start in starts]
+
+    facts = {
+        "images": {part: len(rows[part]) for part in SPLITS},
+        "seeds": {"data": recipe["data"]["seed"], "train": options.seed},
+    }
+    return Material(draw, fixed, facts)
+
+
 def _rows(survey: Path, parts: Strings, what: str) -> dict[str, NDArray[np.int64]]:
     """Rows of each split; there must be some to train on and some to validate on."""
     rows = {part: np.flatnonzero(parts == part) for part in SPLITS}
@@ -445,7 +509,10 @@ def _rows(survey: Path, parts: Strings, what: str) -> dict[str, NDArray[np.int64
     return rows
 
 
-MATERIAL: dict[str, Callable[[Path, Recipe], Material]] = {"lightcurves": _curves}
+MATERIAL: dict[str, Callable[[Path, Recipe], Material]] = {
+    "lightcurves": _curves,
+    "images": _images,
+}
 """How the objects of each modality become batches."""
 
 
