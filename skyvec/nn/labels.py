@@ -5,7 +5,7 @@ Scores are differences of two logits, s = z_1 - z_0, so that p(1|x) = 1 / (1 + e
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,29 @@ from torch.nn import functional
 UNLABELLED = -1
 PAIRS = 1 << 22
 """Pairs of scores held at a time by :func:`exp_cross_hinge`: 32 MiB."""
+
+
+class Labelled(NamedTuple):
+    """A batch of a classifier of two classes.
+
+    Args:
+        x: Inputs as the network sees them, float32, (n, ...).
+        label: 1, 0 or ``UNLABELLED``, int64, (n,).
+        weight: Of each sample in the cross-entropy, >= 0, float32, (n,).
+    """
+
+    x: Tensor
+    label: Tensor
+    weight: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> "Labelled":
+        """Move all tensors to a device."""
+        return Labelled(*(part.to(device) for part in self))
 
 
 def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -94,8 +94,8 @@ def curve(score: Floats, label: Ints, weight: Floats | None = None) -> Curve:
 def _weighed(threshold: Floats, row: Ints, label: Ints, weight: Floats | None) -> Curve:
     each = np.ones(len(label)) if weight is None else np.asarray(weight, np.float64)
     n = len(threshold)
-    reals = np.cumsum(np.bincount(row, each * (label == 1), minlength=n))
-    bogus = np.cumsum(np.bincount(row, each * (label == 0), minlength=n))
+    reals = np.cumsum(np.bincount(row, each * (label == 1), minlength=n), dtype=np.float64)
+    bogus = np.cumsum(np.bincount(row, each * (label == 0), minlength=n), dtype=np.float64)
     if not n or reals[-1] <= 0 or bogus[-1] <= 0:
         raise MetricError("both reals and bogus are needed, but one class is absent")
     return Curve(threshold, reals, bogus, row)
