@@ -189,3 +189,128 @@ INSTRUMENTS: dict[str, Callable[[], Instrument]] = {
     "tess-2min": lambda: tess(2),
     "ground": ground,
 }
+
+
+# --- habits of instruments as signals of their own -----------------------------------------------
+
+
+def momentum_dumps(
+    time: Floats,
+    rng: np.random.Generator,
+    *,
+    amplitude: float | None = None,
+    period: float | None = None,
+    t0: float | None = None,
+    recovery: float = 0.02,
+) -> tuple[Floats, dict[str, float]]:
+    """Jumps each time the wheels are unloaded, gone within minutes to an hour.
+
+    Args:
+        time: [day], shape (n,).
+        rng: Generator of what is not given.
+        amplitude: Height of a jump [relative flux]; negative for a loss of light.
+        period: From one unloading to the next [day].
+        t0: Of one of them [day].
+        recovery: Time in which a jump falls to 1/e [day].
+    """
+    if amplitude is None:
+        amplitude = float(rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(0.002), np.log(0.05))))
+    period = float(rng.uniform(2.5, 6.5)) if period is None else period
+    _above_zero(period=period, recovery=recovery)
+    t0 = float(time.min() + rng.uniform(0, period)) if t0 is None else t0
+    flux = 1 + amplitude * np.exp(-((time - t0) % period) / recovery)
+    return flux, {"period": period, "amplitude": amplitude, "t0": t0}
+
+
+def scattered_light(
+    time: Floats,
+    rng: np.random.Generator,
+    *,
+    amplitude: float | None = None,
+    length: float | None = None,
+    orbit: float = ORBIT_DAYS,
+    t0: float | None = None,
+) -> tuple[Floats, dict[str, float]]:
+    """Earth and Moon shine in: an exponential ramp towards the end of every orbit.
+
+    Args:
+        time: [day], shape (n,).
+        rng: Generator of what is not given.
+        amplitude: Height at the end of an orbit [relative flux].
+        length: Time in which the ramp grows by e [day].
+        orbit: Length of an orbit [day].
+        t0: End of one of them [day].
+    """
+    if amplitude is None:
+        amplitude = float(np.exp(rng.uniform(np.log(0.003), np.log(0.1))))
+    length = float(rng.uniform(0.2, 1.2)) if length is None else length
+    _above_zero(length=length, orbit=orbit)
+    t0 = float(time.min() + rng.uniform(0.3, 1) * orbit) if t0 is None else t0
+    before_end = (t0 - time) % orbit
+    flux = 1 + amplitude * np.exp(-before_end / length)
+    return flux, {"period": orbit, "amplitude": amplitude, "t0": t0, "length": length}
+
+
+def level_steps(
+    time: Floats,
+    rng: np.random.Generator,
+    *,
+    amplitude: float | None = None,
+    n_steps: float | None = None,
+) -> tuple[Floats, dict[str, float]]:
+    """The level jumps and stays: what is left where stretches on two sides of a gap do not meet.
+
+    Args:
+        time: [day], shape (n,).
+        rng: Generator of what is not given.
+        amplitude: Typical size of a step [relative flux].
+        n_steps: How many, at the longest gaps of the stamps first.
+    """
+    if amplitude is None:
+        amplitude = float(np.exp(rng.uniform(np.log(0.003), np.log(0.05))))
+    count = int(rng.integers(1, 4)) if n_steps is None else int(n_steps)
+    _above_zero(n_steps=count)
+    after = np.argsort(-np.diff(time), kind="stable")[:count] + 1
+    flux = np.ones(len(time))
+    for first in after:
+        flux[first:] += amplitude * rng.normal()
+    t0 = float(time[after[0]]) if len(after) else float(time[0])
+    return flux, {"period": np.nan, "amplitude": amplitude, "t0": t0}
+
+
+SYSTEMATICS: dict[str, Callable[..., tuple[Floats, dict[str, float]]]] = {
+    "momentum_dumps": momentum_dumps,
+    "scattered_light": scattered_light,
+    "level_steps": level_steps,
+}
+
+
+def with_gaps(
+    mjd: Floats, rng: np.random.Generator, *, share: float, gaps: int = 3
+) -> NDArray[np.bool_]:
+    """Which points are left after a share of the span is lost in gaps of random place.
+
+    Args:
+        mjd: [day], ascending, shape (n,).
+        rng: Generator of the places.
+        share: Of the span that is lost, in [0, 1).
+        gaps: In how many pieces; some may touch, but none overlap.
+    """
+    if not 0 <= share < 1 or gaps < 1:
+        raise ValueError(f"share ({share}) must be in [0, 1) and gaps ({gaps}) at least 1")
+    if len(mjd) < 2:
+        return np.ones(len(mjd), bool)
+    span = float(mjd[-1] - mjd[0])
+    # cut what stays at random places and push the gaps in between
+    cuts = np.sort(rng.uniform(0, (1 - share) * span, gaps))
+    begin = mjd[0] + cuts + np.arange(gaps) * share * span / gaps
+    lost = np.zeros(len(mjd), bool)
+    for first in begin:
+        lost |= (mjd >= first) & (mjd < first + share * span / gaps)
+    return ~lost
+
+
+def _above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, not {value}")

@@ -1,7 +1,8 @@
 """Signals to search for: any kind of star, any silhouette in transit, any beacon, by name.
 
 A signal is written as it is called: ``transit(rp=0.1, period=3.2)``, ``louver(period=5)``,
-``pi_beacon(slot=0.8)``, ``rr_lyrae_ab(period=0.6)``. What is not given is drawn anew each time.
+``pi_beacon(slot=0.8)``, ``rr_lyrae_ab(period=0.6)``, ``picture(file='ship.png', width=0.4)``.
+What is not given is drawn anew each time. A light curve can be a signal too (:class:`Template`).
 """
 
 import ast
@@ -9,20 +10,35 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.schema import LightCurves
 from skyvec.sim import transits
-from skyvec.sim.silhouettes import SILHOUETTES, Silhouette
+from skyvec.sim.instruments import SYSTEMATICS
+from skyvec.sim.silhouettes import FROM_FILES, SILHOUETTES, Silhouette
 from skyvec.sim.variables import KINDS, ODDITIES
 
 Flux = NDArray[np.float64]
 Made = tuple[Flux, dict[str, float]]
 ORBIT = ("period", "t0", "a_over_r", "impact", "exposure")
+OUTLINES = SILHOUETTES | FROM_FILES
+SIZES = frozenset({"amplitude", "rp", "radius", "side", "width", "height", "size"})
+"""Who gives one of these wants the signal as deep as written."""
+
 SUN_LIKE = 4.2
 """a/R = 4.2 (P / day)^(2/3) for a circular orbit around a star as dense as the Sun."""
+
+
+class Drawable(Protocol):
+    """What can be drawn at any time stamps: a :class:`Signal` or a :class:`Template`."""
+
+    def draw(self, time: Flux, rng: np.random.Generator) -> Made:
+        """Relative flux at the times [day], (n,), and the truth."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,14 +47,14 @@ class Signal:
 
     Args:
         kind: A name in ``SIGNALS``.
-        parameters: Fixed values by name.
+        parameters: Fixed values by name: numbers, and for ``file`` a path.
 
     Raises:
         ValueError: An unknown kind or parameter; the message names the nearest ones.
     """
 
     kind: str
-    parameters: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in SIGNALS:
@@ -53,14 +69,84 @@ class Signal:
                     f"{self.kind} has no parameter {name!r}{_nearest(name, accepted)}; "
                     f"it has {', '.join(accepted)}"
                 )
+        if self.kind in FROM_FILES and "file" not in self.parameters:
+            raise ValueError(f"{self.kind} needs a file, as in {self.kind}(file='body.png')")
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{name}={value:g}" for name, value in self.parameters.items())
+        inside = ", ".join(
+            f"{name}={value!r}" if isinstance(value, str) else f"{name}={value:g}"
+            for name, value in self.parameters.items()
+        )
         return f"{self.kind}({inside})"
+
+    @property
+    def has_own_size(self) -> bool:
+        """Whether its depth is fixed by a parameter, not left to the draw."""
+        return bool(SIZES & set(self.parameters))
 
     def draw(self, time: Flux, rng: np.random.Generator) -> Made:
         """Relative flux at the times [day], (n,), and the truth, with what is free drawn."""
         return SIGNALS[self.kind](np.asarray(time, np.float64), rng, **self.parameters)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A light curve as a signal: shifted in time at random, straight lines between its points.
+
+    Args:
+        name: What to call it.
+        time: [day], ascending, shape (n,), n >= 2.
+        flux: Of any positive median, shape (n,), finite.
+        repeats: Begin anew after its end; else the flux is the median outside.
+
+    Raises:
+        ValueError: Fewer than two points, times out of order, or a median that is not positive.
+    """
+
+    name: str
+    time: Flux
+    flux: Flux
+    repeats: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.time) < 2 or len(self.time) != len(self.flux):
+            raise ValueError(
+                f"{self.name}: a signal needs two points at least and a flux for each time, "
+                f"not {len(self.time)} times and {len(self.flux)} fluxes"
+            )
+        if not (np.isfinite(self.flux).all() and (np.diff(self.time) >= 0).all()):
+            raise ValueError(f"{self.name}: fluxes must be finite and times ascend")
+        if not (np.median(self.flux) > 0 and self.time[-1] > self.time[0]):
+            raise ValueError(
+                f"{self.name}: the median flux must be > 0 (give flux, not magnitude or "
+                "difference flux) and the times must span something"
+            )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def has_own_size(self) -> bool:
+        """A light curve is searched for as deep as it is."""
+        return True
+
+    def draw(self, time: Flux, rng: np.random.Generator) -> Made:
+        """Relative flux at the times [day], (n,), and the truth: ``t0``, where it begins.
+
+        The two stretches overlap by at least half of the shorter one.
+        """
+        own = self.time - self.time[0]
+        relative = self.flux / np.median(self.flux)
+        length, span = float(own[-1]), float(time[-1] - time[0])
+        if self.repeats:
+            t0 = float(time[0] - rng.uniform(0, length))
+            flux = np.interp((time - t0) % length, own, relative)
+        else:
+            half = min(length, span) / 2
+            t0 = float(time[0] + rng.uniform(half - length, span - half))
+            flux = np.interp(time - t0, own, relative, left=1.0, right=1.0)
+        truth = {"period": length if self.repeats else np.nan, "t0": t0}
+        return flux, truth | {"amplitude": float(np.ptp(relative))}
 
 
 def parse(text: str) -> Signal:
@@ -77,12 +163,14 @@ def parse(text: str) -> Signal:
         case ast.Name(id=kind):
             return Signal(kind)
         case ast.Call(func=ast.Name(id=kind), args=[], keywords=keywords):
-            return Signal(kind, {k.arg: _number(k.value, text) for k in keywords if k.arg})
+            return Signal(kind, {k.arg: _value(k.arg, k.value, text) for k in keywords if k.arg})
     raise ValueError(f"a signal looks like transit(rp=0.1, period=3.2), not {text!r}")
 
 
-def _number(node: ast.expr, text: str) -> float:
+def _value(name: str, node: ast.expr, text: str) -> float | str:
     match node:
+        case ast.Constant(value=str() as path) if name == "file":
+            return path
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as size)):
             return -float(size)
         case ast.Constant(value=int() | float() as size) if not isinstance(size, bool):
@@ -97,7 +185,7 @@ def parameters_of(kind: str) -> list[str]:
     own = list(inspect.signature(function).parameters.values())[2:]
     names = [p.name for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
     if shape is not None:
-        names += [p for p in inspect.signature(SILHOUETTES[shape]).parameters if p != "pitch"]
+        names += [p for p in inspect.signature(OUTLINES[shape]).parameters if p != "pitch"]
     return names
 
 
@@ -105,7 +193,8 @@ class _Crossing:
     """A silhouette in transit, as a kind of signal.
 
     What is not given is drawn: period even in its logarithm from 1 d to half the span, the time
-    of the first transit from one period, the impact parameter from [0, 0.6].
+    of the first transit from one period, the impact parameter from [0, 0.6]. With ``spin`` [day]
+    the body turns in the plane of the sky.
     """
 
     def __init__(self, shape: str) -> None:
@@ -121,18 +210,36 @@ class _Crossing:
         a_over_r: float | None = None,
         impact: float | None = None,
         exposure: float = 0.0,
-        **shape: float,
+        spin: float = 0.0,
+        **shape: float | str,
     ) -> Made:
-        body = _body(self.shape, shape)
+        body = _body(self.shape, tuple(sorted(shape.items())))
         span = max(float(time[-1] - time[0]), 2.0)
         if period is None:
             period = float(np.exp(rng.uniform(0, np.log(span / 2))))
         t0 = float(time[0] + rng.uniform(0, period)) if t0 is None else t0
         impact = float(rng.uniform(0, 0.6)) if impact is None else impact
         a_over_r = SUN_LIKE * period ** (2 / 3) if a_over_r is None else a_over_r
-        flux = transits.transit(
-            time, body, period=period, t0=t0, a_over_r=a_over_r, impact=impact, exposure=exposure
-        )
+        if spin:
+            flux = transits.rotating_transit(
+                time,
+                body,
+                spin_period=spin,
+                period=period,
+                t0=t0,
+                a_over_r=a_over_r,
+                impact=impact,
+            )
+        else:
+            flux = transits.transit(
+                time,
+                body,
+                period=period,
+                t0=t0,
+                a_over_r=a_over_r,
+                impact=impact,
+                exposure=exposure,
+            )
         depth = 1 - float(
             transits.transit(
                 np.array([t0]), body, period=period, t0=t0, a_over_r=a_over_r, impact=impact
@@ -146,13 +253,18 @@ def planet(
     rng: np.random.Generator,
     *,
     rp: float = 0.1,
+    amplitude: float | None = None,
     period: float | None = None,
     t0: float | None = None,
     a_over_r: float | None = None,
     impact: float | None = None,
     exposure: float = 0.0,
 ) -> Made:
-    """A sphere of radius rp [stellar radii] in transit."""
+    """A sphere of radius rp [stellar radii] in transit; amplitude is another way to give rp^2."""
+    if amplitude is not None:
+        if not 0 < amplitude < 1:
+            raise ValueError(f"amplitude must be in (0, 1), not {amplitude}")
+        rp = float(np.sqrt(amplitude))
     return _Crossing("disc")(
         time,
         rng,
@@ -210,7 +322,7 @@ def _train(
     a_over_r = max(3 * period / (np.pi * slot), 1.5)
     flux = transits.transit(
         time,
-        _body("disc", {"radius": rp}),
+        _body("disc", (("radius", rp),)),
         period=period,
         t0=t0,
         a_over_r=a_over_r,
@@ -220,18 +332,18 @@ def _train(
     return flux, {"period": np.nan, "amplitude": rp**2, "t0": t0, "slot": slot}
 
 
-def _body(shape: str, parameters: dict[str, float]) -> Silhouette:
-    if "slats" in parameters:
-        parameters = parameters | {"slats": int(parameters["slats"])}
-    if "count" in parameters:
-        parameters = parameters | {"count": int(parameters["count"])}
-    return SILHOUETTES[shape](**parameters)
+@lru_cache(maxsize=64)
+def _body(shape: str, parameters: tuple[tuple[str, float | str], ...]) -> Silhouette:
+    whole = {"slats", "count"}
+    given = {name: int(value) if name in whole else value for name, value in parameters}
+    return OUTLINES[shape](**given)
 
 
 SIGNALS: dict[str, Callable[..., Made]] = {
     **KINDS,
     **ODDITIES,
-    **{shape: _Crossing(shape) for shape in SILHOUETTES},
+    **SYSTEMATICS,
+    **{shape: _Crossing(shape) for shape in OUTLINES},
     "transit": planet,
     "pi_beacon": pi_beacon,
     "prime_beacon": prime_beacon,
@@ -240,7 +352,7 @@ SIGNALS: dict[str, Callable[..., Made]] = {
 
 def inject(
     curves: LightCurves,
-    signal: Signal,
+    signal: Drawable,
     rng: np.random.Generator,
     *,
     scale: float | NDArray[np.floating] = 1.0,
@@ -286,7 +398,7 @@ def inject(
 
 
 def cloud(
-    signal: Signal,
+    signal: Drawable,
     like: LightCurves,
     rng: np.random.Generator,
     *,
@@ -329,6 +441,16 @@ def cloud(
         np.tile(like.band[:stop], draws),
         like.bands,
     )
+
+
+def typical_depth(signal: Drawable, curves: LightCurves, rng: np.random.Generator) -> float:
+    """Median range of a signal at the stamps of up to 16 curves [relative flux]; never 0."""
+    ranges = []
+    for i in np.flatnonzero(curves.lengths > 1)[:16]:
+        part = slice(curves.offsets[i], curves.offsets[i + 1])
+        flux, _ = signal.draw(curves.mjd[part] - curves.mjd[part.start], rng)
+        ranges.append(np.ptp(flux))
+    return max(float(np.median(ranges)), 1e-9) if ranges else 1e-9
 
 
 def relative_noise(curves: LightCurves) -> NDArray[np.float64]:

@@ -7,9 +7,11 @@ whole is scaled so that its area is the exact one where a formula gives it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 SUPERSAMPLING = 8
 DEFAULT_PITCH = 0.01
@@ -312,6 +314,52 @@ def picture(pixels: np.ndarray, width: float, *, pitch: float = DEFAULT_PITCH) -
     return rasterise(cover, width / 2, height / 2, pitch)
 
 
+def read_picture(
+    file: str | Path, width: float = 0.3, *, pitch: float = DEFAULT_PITCH
+) -> Silhouette:
+    """A silhouette from an image file: black is opaque, white and transparent are clear.
+
+    Args:
+        file: PNG or any other format that Pillow reads.
+        width: Of the whole image [stellar radii].
+        pitch: Size of a pixel of the mask [stellar radii].
+
+    Raises:
+        ValueError: The file is no image, or nothing in it is dark.
+    """
+    try:
+        with Image.open(file) as opened:
+            grey = np.asarray(opened.convert("LA"), np.float64) / 255
+    except OSError as error:
+        raise ValueError(f"cannot read the image {str(file)!r}: {error}") from error
+    opacity = (1 - grey[..., 0]) * grey[..., 1]
+    if not opacity.any():
+        raise ValueError(f"nothing in {str(file)!r} is dark; draw the body black on white")
+    return picture(opacity, width, pitch=pitch)
+
+
+def read_polygon(
+    file: str | Path, size: float = 1.0, *, pitch: float = DEFAULT_PITCH
+) -> Silhouette:
+    """A silhouette from a text file with one corner, x and y, a line; # begins a comment.
+
+    Args:
+        file: Two columns, parted by blanks or commas.
+        size: One unit of the file [stellar radii].
+        pitch: Size of a pixel of the mask [stellar radii].
+
+    Raises:
+        ValueError: The file cannot be read as corners, or there are fewer than three.
+    """
+    _positive(size=size)
+    try:
+        text = Path(file).read_text(encoding="utf-8").replace(",", " ")
+        corners = np.loadtxt(text.splitlines(), ndmin=2)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read corners from {str(file)!r}: {error}") from error
+    return polygon(corners * size, pitch=pitch)
+
+
 SILHOUETTES: dict[str, Callable[..., Silhouette]] = {
     "disc": disc,
     "oblate": oblate,
@@ -320,6 +368,11 @@ SILHOUETTES: dict[str, Callable[..., Silhouette]] = {
     "screens": screens,
     "louver": louver,
     "comet": comet,
+}
+
+FROM_FILES: dict[str, Callable[..., Silhouette]] = {
+    "picture": read_picture,
+    "polygon": read_polygon,
 }
 
 

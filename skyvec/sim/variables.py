@@ -330,8 +330,21 @@ def microlensing(
     amplitude: float | None = None,
     t0: float | None = None,
     t_einstein: float | None = None,
+    rho: float = 0.0,
+    limb: float = 0.0,
 ) -> Made:
-    """Point lens: A(u) = (u^2 + 2) / (u sqrt(u^2 + 4)), u^2 = u_0^2 + ((t - t0) / t_E)^2.
+    """A lens passes: u^2 = u_0^2 + ((t - t0) / t_E)^2, magnified as a point or as a disc.
+
+    A point: A(u) = (u^2 + 2) / (u sqrt(u^2 + 4)); a disc: :func:`finite_source`.
+
+    Args:
+        time: [day], shape (n,).
+        rng: Generator of what is not given.
+        amplitude: A - 1 of a point source at the smallest u, > 0.
+        t0: Of the smallest u [day].
+        t_einstein: Time to cross the Einstein radius [day].
+        rho: Radius of the source [Einstein radii]; 0 for a point.
+        limb: Linear limb darkening of the source, in [0, 1].
 
     References:
         Paczynski 1986, ApJ 304, 1.
@@ -343,8 +356,76 @@ def microlensing(
     peak = amplitude * (amplitude + 2)
     u0_squared = 2 * ((1 + amplitude) / np.sqrt(peak) - 1)
     u_squared = u0_squared + ((time - t0) / t_einstein) ** 2
-    flux = (u_squared + 2) / np.sqrt(u_squared * (u_squared + 4))
+    if rho or limb:
+        flux = finite_source(np.sqrt(u_squared), rho, limb)
+    else:
+        flux = (u_squared + 2) / np.sqrt(u_squared * (u_squared + 4))
     return flux, _truth(np.nan, amplitude, t0, t_einstein=t_einstein)
+
+
+def finite_source(u: Flux, rho: float, limb: float = 0.0) -> Flux:
+    """Magnification of a disc by a point lens.
+
+    Uniform disc: A = 1 / (pi rho^2) * integral of [F(u_2) - F(u_1)] d theta over the rays from
+    the lens, F(x) = x sqrt(x^2 + 4) / 2, u_1 and u_2 where a ray enters and leaves the disc. A
+    disc darkened towards its limb, I = 1 - limb (1 - mu), is a stack of uniform discs.
+
+    Args:
+        u: Distance of the lens from the disc's centre [Einstein radii], >= 0, shape (n,).
+        rho: Radius of the disc [Einstein radii], > 0.
+        limb: Linear limb darkening, in [0, 1].
+
+    Returns:
+        Magnification, shape (n,); within 1e-4 of the limits known in closed form.
+
+    Raises:
+        ValueError: A radius or a limb darkening out of range.
+
+    References:
+        Witt & Mao 1994, ApJ 430, 505; Lee et al. 2009, ApJ 695, 200.
+    """
+    if not (rho > 0 and 0 <= limb <= 1):
+        raise ValueError(f"rho ({rho}) must be > 0 and limb ({limb}) in [0, 1]")
+    u = np.abs(np.asarray(u, np.float64))
+    if not limb:
+        return _uniform_source(u, rho)
+    # flux = integral of (-dI/dr) pi r^2 A(u, r rho) dr + I(1) pi A(u, rho); with r = sin(a),
+    # -dI/dr dr = limb sin(a) da
+    angle, weight = _nodes(24, 0, np.pi / 2)
+    flux = (1 - limb) * _uniform_source(u, rho)
+    for a, w in zip(angle, weight):
+        flux += w * limb * np.sin(a) ** 3 * _uniform_source(u, rho * np.sin(a))
+    return flux / (1 - limb / 3)
+
+
+def _uniform_source(u: Flux, rho: float) -> Flux:
+    def antiderivative(x: Flux) -> Flux:
+        return np.asarray(x * np.sqrt(x**2 + 4) / 2)
+
+    result = np.empty(len(u))
+    inside = u <= rho
+    # the lens before the disc: rays in all directions; the two halves meet where they bend most
+    theta, weight = (
+        np.concatenate(pair)
+        for pair in zip(_nodes(40, 0, np.pi / 2), _nodes(40, np.pi / 2, np.pi))
+    )
+    near = u[inside, None]
+    leaves = near * np.cos(theta) + np.sqrt(np.clip(rho**2 - (near * np.sin(theta)) ** 2, 0, None))
+    result[inside] = 2 * (antiderivative(leaves) @ weight)
+    # beside it: sin(theta) = rho / u sin(phi) takes the roots out of the integrand's ends
+    phi, weight = _nodes(80, 0, np.pi / 2)
+    far = u[~inside, None]
+    cosine = np.sqrt(np.clip(1 - (rho / far * np.sin(phi)) ** 2, 1e-30, None))
+    middle, half = far * cosine, rho * np.cos(phi)
+    light = antiderivative(middle + half) - antiderivative(middle - half)
+    result[~inside] = 2 * ((light * rho / far * np.cos(phi) / cosine) @ weight)
+    return result / (np.pi * rho**2)
+
+
+def _nodes(n: int, low: float, high: float) -> tuple[Flux, Flux]:
+    """Points and weights of Gauss and Legendre between two limits."""
+    x, w = np.polynomial.legendre.leggauss(n)
+    return (x + 1) / 2 * (high - low) + low, w * (high - low) / 2
 
 
 def outburst(

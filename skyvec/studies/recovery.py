@@ -135,7 +135,7 @@ def recover(
     trials = [float(period) for period in periods] if takes_period and periods else [np.nan]
     grid = [(period, depth) for period in trials for depth in depths]
     for done, (period, depth) in enumerate(grid):
-        fixed = {} if np.isnan(period) else {"period": period}
+        fixed: dict[str, float | str] = {} if np.isnan(period) else {"period": period}
         asked = replace(signal, parameters=signal.parameters | fixed)
         yield _one_cell(checkpoint, field, asked, hosts, rng, depth, period, k, draws)
         if progress is not None:
