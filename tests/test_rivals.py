@@ -1,5 +1,7 @@
 """Simulated sky: the classical rivals find what they should, so beating them means something."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,31 @@ def test_box_least_squares_prefers_the_star_with_a_transit():
     quiet = rivals.box_least_squares(stars, periods, durations)
     loud = rivals.box_least_squares(injected, periods, durations)
     assert loud.min() > quiet.max()
+
+
+def test_a_slow_trend_hides_a_transit_only_until_it_is_taken_away():
+    stars = quiet_stars(8)
+    trend = 0.02 * np.sin(2 * np.pi * (stars.mjd - stars.mjd[0]) / 20.0)
+    periods, durations = 1 / np.linspace(1 / 10, 1 / 1.0, 150), np.array([0.1, 0.2])
+    template = np.zeros(60)
+    template[:8] = -0.004
+    for search in (
+        lambda curves, flat: rivals.box_least_squares(curves, periods, durations, flat=flat),
+        lambda curves, flat: rivals.matched_filter(curves, template, flat=flat),
+    ):
+        loud, _ = inject(stars, parse("transit(rp=0.12, period=3.1)"), np.random.default_rng(2))
+        moving = [
+            dataclasses.replace(c, flux=(c.flux + trend).astype(np.float32)) for c in (stars, loud)
+        ]
+        assert search(moving[1], 1.5).min() > search(moving[0], 1.5).max()
+        assert np.median(search(moving[1], 0.0) / search(moving[0], 0.0)) < 1.3
+
+
+def test_a_bank_takes_the_template_that_fits():
+    stars = quiet_stars(5)
+    one, other = np.zeros(200), np.zeros(200)
+    one[:10], other[50:150] = -0.004, 0.004
+    alone = [rivals.matched_filter(stars, t) for t in (one, other)]
+    np.testing.assert_allclose(
+        rivals.matched_filter(stars, np.stack([one, other])), np.maximum(*alone)
+    )
