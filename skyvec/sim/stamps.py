@@ -32,8 +32,12 @@ BORDER = 8
 SIZE = 29
 """[px] of a stamp, as in Takahashi et al. 2022."""
 
-MOST = 100
-"""Detections kept of one frame; of more, bogus ones are dropped at random."""
+MOST = 120
+"""Bogus detections kept of one frame; of more, a random choice."""
+
+EXTENDED = ("column", "edge", "halo", "pattern", "saturated", "trail")
+MOST_OF_ONE = 8
+"""Detections kept of one frame of each kind that is detected again and again along its way."""
 
 _REGULAR = 1e-3
 
@@ -48,6 +52,8 @@ class Field:
         galaxies: Its galaxies.
         reference: [electrons of an exposure] with a border, NaN where it has a hole.
         psf: Covariance of its point-spread function, shape (3,).
+        transform: Fourier transform of the reference, its holes filled with 0, over that of its
+            point-spread function: ready to be convolved with that of a new image.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Field:
     galaxies: Sources
     reference: Frame
     psf: Array
+    transform: NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ def simulate_stamps(
             )
             rows = detect(visit, threshold=threshold)
             truth = tell(visit, rows)
-            keep = _keep(truth["is_real"], left, rng)
+            keep = _keep(truth["is_real"], truth["kind"], left, rng)
             if not len(keep):
                 continue
             rows = rows[keep]
@@ -237,11 +244,17 @@ def _check(
 
 
 def _keep(
-    is_real: NDArray[np.bool_], left: dict[bool, int], rng: np.random.Generator
+    is_real: NDArray[np.bool_],
+    kind: np.ndarray,
+    left: dict[bool, int],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    real, bogus = np.flatnonzero(is_real), np.flatnonzero(~is_real)
-    real = rng.permutation(real)[: left[True]]
-    bogus = rng.permutation(bogus)[: min(left[False], MOST)]
+    order = rng.permutation(len(is_real))
+    real, bogus = order[is_real[order]], order[~is_real[order]]
+    for name in EXTENDED:
+        of_it = np.flatnonzero(kind[bogus] == name)
+        bogus = np.delete(bogus, of_it[MOST_OF_ONE:])
+    real, bogus = real[: left[True]], bogus[: min(left[False], MOST)]
     return np.sort(np.concatenate([real, bogus]))
 
 
@@ -278,7 +291,11 @@ def draw_field(rng: np.random.Generator, name: str, *, side: int = SIDE) -> Fiel
             inside = np.hypot(x - found.x[i], y - found.y[i]) < rng.uniform(3, 8)
             image[inside] = np.nan
     psf = frames.psf_matrix(np.zeros(1), np.zeros(1), fwhm, shake, None, side)[0]
-    return Field(name, found, hosts, image.astype(np.float32), psf)
+    image = image.astype(np.float32)
+    p = _transform(psf, len(image))
+    filled = np.where(np.isfinite(image), image, np.float32(0))
+    sharp = fft.rfft2(filled) * (p / (p**2 + np.float32(_REGULAR)))
+    return Field(name, found, hosts, image, psf, sharp)
 
 
 def make_visit(
@@ -404,7 +421,7 @@ class _Shift:
 
 
 def _registration(rng: np.random.Generator, side: int) -> _Shift:
-    size = 0.04 if rng.uniform() < 0.75 else 0.2  # now and then it goes wrong
+    size = 0.07 if rng.uniform() < 0.8 else 0.25  # now and then it goes wrong
     return _Shift(size * rng.gamma(2.0, 0.5) * rng.standard_normal(6), side)
 
 
@@ -486,12 +503,11 @@ def _subtract(
     side = len(new)
     holes = ~np.isfinite(new) | ~np.isfinite(field.reference)
     filled = np.where(np.isfinite(new), new, np.float32(0))
-    reference = np.where(np.isfinite(field.reference), field.reference, np.float32(0))
-    level = np.float32(np.median(filled[::4, ::4]) - scale * np.median(reference[::4, ::4]))
-    p_new, p_reference = _transform(psf, side), _transform(field.psf, side)
-    kernel = p_new * p_reference / (p_reference**2 + np.float32(_REGULAR))
-    t_difference = fft.rfft2(filled) - np.float32(scale) * kernel * fft.rfft2(reference)
-    difference = fft.irfft2(t_difference, s=new.shape) - level
+    p_new = _transform(psf, side)
+    t_difference = fft.rfft2(filled) - np.float32(scale) * p_new * field.transform
+    difference = fft.irfft2(t_difference, s=new.shape)
+    level = np.median(difference[::4, ::4])
+    difference -= level
     if holes.any():
         # a hole counts as empty, or its border would be detected for itself alone
         difference[holes] = 0
@@ -500,11 +516,9 @@ def _subtract(
     if not holes.any():
         filtered -= level
     variance = np.maximum(filled - difference, 0) + np.float32(noise**2)
-    doubled = np.full(p_new.shape[1], 2.0)
-    doubled[0] = doubled[-1] = 1.0
-    power = float(np.sum(p_new.astype(np.float64) ** 2 @ doubled)) / side**2
+    power = float(np.sum(p_new**2 @ _doubled(side))) / side**2
     score = filtered / np.sqrt(variance * np.float32(power))
-    low, middle, high = np.percentile(score[::3, ::3], [15.87, 50, 84.13])
+    low, middle, high = np.percentile(score[::4, ::4], [15.87, 50, 84.13])
     spread = max((high - low) / 2, 1e-3)
     score = ((score - middle) / spread).astype(np.float32)
     score[holes] = np.nan
@@ -513,7 +527,7 @@ def _subtract(
 
 
 def detect(visit: Visit, *, threshold: float = 5.0, apart: float = 4.0) -> NDArray[np.int64]:
-    """Positive peaks of the score: highest of their 5 x 5 pixels, none within ``apart`` of another.
+    """Positive peaks of the score: highest of 5 x 5 pixels, none within ``apart`` of another.
 
     Returns:
         (x, y) of each, strongest first, shape (n, 2).
@@ -571,11 +585,11 @@ def tell(visit: Visit, places: NDArray[np.int64]) -> dict[str, np.ndarray]:
     match, is_real = np.full(n, -1), np.zeros(n, bool)
     if n and len(visit.sources):
         tree = cKDTree(np.column_stack([visit.sources.x, visit.sources.y]))
-        away, match = tree.query(places)
-        is_real = (away < max(2.0, 0.7 * visit.seeing)) & (visit.expected[match] > 0.5 * score)
-        # local noise is above that of empty sky: what counts is the flux found at the place
-        found = score * _local(visit, places)
-        is_real |= (away < max(2.0, 0.7 * visit.seeing)) & (visit.expected[match] > 0.5 * found)
+        match = tree.query(places)[1]
+        near = tree.query_ball_point(places, max(2.0, 0.7 * visit.seeing))
+        due = np.array([visit.expected[rows].sum() for rows in near])
+        # what counts is the light found, not how it compares with the noise of its place
+        is_real = due > 0.5 * score * _local(visit, places)
     kind = np.where(is_real, "field", _causes(visit, places, score))
     host = np.where(is_real, visit.hosts[match] if len(visit.hosts) else -1, -1)
     kind = np.where(is_real & (host >= 0), "near_galaxy", kind)
@@ -624,7 +638,7 @@ def _unit(visit: Visit) -> float:
 
 def _power(psf: Array) -> float:
     """Sum of the squares of a point-spread function's pixels."""
-    return float(np.sum(_transform(psf, 64).astype(np.float64) ** 2 @ _doubled(64))) / 64**2
+    return float(np.sum(_transform(psf, 64) ** 2 @ _doubled(64))) / 64**2
 
 
 def _doubled(side: int) -> Array:
