@@ -37,8 +37,9 @@ def divide(
 ) -> Rows:
     """Give every sample a part, whole clumps at a time where they are small enough.
 
-    Where nearly everything hangs together (a field visited every night), whole exposures are
-    given out instead, and :func:`apart` then leaves out what would share an object.
+    Where nearly everything hangs together (the same hot pixel in every field), the objects of the
+    most exposures are ignored until the clumps are small, and :func:`apart` then leaves out what
+    would share an object. At the worst whole exposures are given out.
 
     Args:
         object_: Shape (n,).
@@ -55,10 +56,7 @@ def divide(
     """
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
         raise SplitError(f"fractions={list(fractions)} must be > 0 and sum to 1")
-    unit = clumps(object_, exposure)
-    largest = np.bincount(unit).max(initial=0)
-    if largest > min(fractions) * len(unit):
-        unit = np.unique(exposure, return_inverse=True)[1].astype(np.int64)
+    unit = _units(object_, exposure, min(fractions) * len(exposure) / 2)
     sizes = np.bincount(unit)
     if len(sizes) < len(fractions):
         raise SplitError(
@@ -73,6 +71,26 @@ def divide(
         place[i] = np.argmax(missing)
         missing[place[i]] -= sizes[i]
     return place[unit]
+
+
+def _units(object_: Strings, exposure: Strings, most: float) -> Rows:
+    """Clumps of at most so many samples, or single exposures, shape (n,)."""
+    _, o = np.unique(object_, return_inverse=True)
+    names, e = np.unique(exposure, return_inverse=True)
+    pairs = np.unique(o.astype(np.int64) * len(names) + e)
+    degree = np.bincount(pairs // len(names))[o]  # exposures of each sample's object
+    own = np.char.add("\0", exposure)
+    levels = np.unique(degree)
+    found = e.astype(np.int64)
+    low, high = 0, len(levels)
+    while low < high:  # the more objects link, the larger the clumps
+        middle = (low + high) // 2
+        linked = clumps(np.where(degree <= levels[middle], object_, own), exposure)
+        if np.bincount(linked).max(initial=0) <= most:
+            found, low = linked, middle + 1
+        else:
+            high = middle
+    return found
 
 
 def apart(object_: Strings, exposure: Strings, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
