@@ -161,7 +161,7 @@ def test_bounds_are_bounds():
         queries = unit(x[:20]) if metric == "cosine" else x[:20]
         asked = index.asked(queries, np.full(20, -1), 3)
         cells = index.n_cells
-        kernels.search_cells(store, asked, 0, cells, 1, cells, True, False, np.inf)
+        kernels.search_cells(store, asked, 0, cells, 1, 1.0, True, False, np.inf)
         cell = np.repeat(np.arange(cells), np.diff(store.first) * kernels.LANES)
         for g, query in enumerate(queries):
             score = scores(store.vectors[:, :21], query, metric)

@@ -116,7 +116,8 @@ class CertifiedIndex:
             )
         self.threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.threads)
-        self.store = build_store(unit(vectors) if metric == "cosine" else vectors, codes, metric)
+        ready = unit(vectors) if metric == "cosine" else vectors
+        self.store = build_store(ready, codes, metric, self._pool)
         self.plan = self._measure()
 
     @property
