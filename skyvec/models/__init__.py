@@ -18,6 +18,15 @@ recipe lives in a model.
 from typing import Any
 
 from skyvec.models.gridconv import GridConv
+from skyvec.models.logpolar import LogPolar
 from skyvec.models.ode_rnn import OdeRnn
+from skyvec.models.residual_vae import ResidualVae
+from skyvec.models.vae import Vae
 
-MODELS: dict[str, Any] = {"gridconv": GridConv, "ode_rnn": OdeRnn}
+MODELS: dict[str, Any] = {
+    "gridconv": GridConv,
+    "logpolar": LogPolar,
+    "ode_rnn": OdeRnn,
+    "residual_vae": ResidualVae,
+    "vae": Vae,
+}

@@ -33,3 +33,31 @@ def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     own = torch.arange(len(one), device=one.device)
     logits = cosine / temperature
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+class Residual(nn.Module):
+    """skip(u) + conv(GELU(norm(conv(GELU(norm(u)))))), (n, c, y, x) -> (n, d, y / s, x / s).
+
+    Normalisation is over groups of channels of one image: no image sees another.
+
+    Args:
+        given: c, a multiple of 4.
+        wanted: d, a multiple of 4.
+        stride: s.
+    """
+
+    def __init__(self, given: int, wanted: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.first_norm = nn.GroupNorm(4, given)
+        self.first = nn.Conv2d(given, wanted, 3, stride=stride, padding=1)
+        self.second_norm = nn.GroupNorm(4, wanted)
+        self.second = nn.Conv2d(wanted, wanted, 3, padding=1)
+        self.stride = stride
+        self.skip = nn.Identity() if given == wanted else nn.Conv2d(given, wanted, 1)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Add what the neighbourhood says."""
+        short = functional.avg_pool2d(u, self.stride) if self.stride > 1 else u
+        inner = self.first(functional.gelu(self.first_norm(u)))
+        inner = self.second(functional.gelu(self.second_norm(inner)))
+        return self.skip(short) + inner
