@@ -1,5 +1,7 @@
 """Simulated sky: strong injections are recovered, faint ones are not, and intervals are exact."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -25,36 +27,87 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def field(model):
     rng = np.random.default_rng(5)
-    _, curves = simulate_sky(120, rng, kinds=["constant", "rotator"], twice=0.0, oddities=0.0)
-    return recovery.survey_field(model, curves, box=False)
-
-
-def test_what_is_deep_is_found_and_what_is_lost_in_noise_is_not(model, field):
-    hosts = np.arange(0, 120, 10)
-    cells = list(
-        recovery.recover(
-            model,
-            field,
-            parse("contact_binary(amplitude=0.2)"),
-            hosts,
-            np.random.default_rng(0),
-            depths=(0.02, 100.0),
-            periods=(0.4,),
-        )
+    catalog, curves = simulate_sky(
+        120, rng, kinds=["constant", "rotator"], twice=0.2, oddities=0.0
     )
-    faint, deep = cells
-    assert (faint.period, faint.depth_over_noise, faint.n) == (0.4, 0.02, 12)
+    return recovery.survey_field(model, curves, catalog.target, trials=60)
+
+
+GRID = {"period": [0.4], "depth": [0.3, 100.0]}
+ASKED = "contact_binary()"
+
+
+def cells_of(model, field, known=None):
+    hosts = recovery.choose_hosts(field, 12, np.random.default_rng(0))
+    found = recovery.recover(
+        model, field, parse(ASKED), hosts, GRID, seed=3, draws=32, known=known
+    )
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def cells(model, field):
+    return cells_of(model, field)
+
+
+def test_what_is_deep_is_found_and_what_is_lost_in_noise_is_not(cells, field):
+    faint, deep = cells[0], cells[1]
+    assert (faint.place, faint.depth, faint.n) == ({"period": 0.4}, 0.3, 12)
+    assert faint.targets == len(set(field.target)) < 120
     assert deep.directed.value >= 0.9 and deep.matched.value >= 0.9
     assert faint.directed.value <= 0.4 and faint.matched.value <= 0.4
-    assert deep.median_rank <= 10 < faint.median_rank
-    assert deep.odd_percentile < faint.odd_percentile
-    assert deep.box is None
+    assert deep.median_rank <= 2 < faint.median_rank
+    assert deep.odd_rank < faint.odd_rank
+    assert deep.top_percent.value > faint.top_percent.value
 
 
-def test_a_rank_counts_the_others_that_answer_better():
-    everyone = np.array([0.9, 0.8, 0.1, 0.5])
-    ranks = recovery._ranks(everyone, np.array([0.85, 0.2, 0.95]), np.array([0, 1, 2]))
-    assert ranks.tolist() == [1, 3, 1]
+def test_hosts_are_of_different_targets_and_must_leave_others(field):
+    hosts = recovery.choose_hosts(field, 30, np.random.default_rng(0))
+    assert len(set(field.target[hosts])) == 30
+    with pytest.raises(ValueError, match="fewer injections"):
+        recovery.choose_hosts(field, len(set(field.target)), np.random.default_rng(0))
+
+
+def test_a_resumed_study_ends_as_an_uninterrupted_one(model, field, cells):
+    kept = {0: recovery.Cell.from_json(json.loads(json.dumps(cells[0].to_json())))}
+    assert kept[0] == cells[0]
+    assert cells_of(model, field, known=kept.get) == cells
+
+
+def test_a_table_has_every_share_with_its_interval(cells):
+    table = recovery.completeness(list(cells.values()))
+    assert table["depth"].to_pylist() == [0.3, 100.0]
+    assert table["period"].to_pylist() == [0.4, 0.4]
+    for name in ("directed", "box", "matched", "top_percent", "oddest"):
+        value, low, high = (table[name + end].to_numpy() for end in ("", "_low", "_high"))
+        assert ((low <= value) & (value <= high) & (low < high)).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"period": [1.0]}, "needs an axis 'depth'"),
+        ({"depth": []}, "is empty"),
+        ({"depth": [0.0]}, "must be > 0"),
+        ({"depth": [1.0], "perod": [1.0]}, "did you mean 'period'"),
+    ],
+)
+def test_grids_that_make_no_sense_are_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        recovery.check_grid(parse(ASKED), grid)
+
+
+def test_oddness_is_the_similarity_to_the_fifth_other_target():
+    rng = np.random.default_rng(1)
+    vectors = recovery._unit(rng.normal(size=(40, 6)).astype(np.float32))
+    target = np.array([f"t{i // 2}" for i in range(40)])
+    odd = recovery._oddness(vectors, target, vectors, target)
+    for row in (0, 17):
+        best = {}
+        for other, name in enumerate(target):
+            if name != target[row]:
+                best[name] = max(best.get(name, -1), float(vectors[row] @ vectors[other]))
+        assert odd[row] == pytest.approx(sorted(best.values())[-5], abs=1e-6)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (250, 1000)])

@@ -1,5 +1,7 @@
 """Contract and truth: signals are read, drawn and injected as written; beacons spell pi."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -252,3 +254,34 @@ def test_gaps_take_their_share_of_the_span():
         assert (np.diff(kept.astype(int)) == -1).sum() <= 3
     with pytest.raises(ValueError, match="share"):
         with_gaps(TIME, rng, share=1)
+
+
+# --- the query --------------------------------------------------------------------------------
+
+
+def test_a_cloud_lies_in_quiet_stars_as_written_or_at_many_depths():
+    loud, quiet = star(6), star(12)
+    noisy = quiet.flux.copy()
+    rng = np.random.default_rng(0)
+    noisy[: 2 * len(TIME)] *= 1 + 0.05 * rng.normal(size=2 * len(TIME)).astype(np.float32)
+    hosts = dataclasses.replace(quiet, flux=noisy)
+    written, rows = signals.cloud_in(
+        hosts, signals.parse("transit(rp=0.1, period=3)"), np.random.default_rng(1), draws=25
+    )
+    assert rows.min() == 2 and len(set(rows[:10])) == 10 and len(set(written.id)) == 25
+    depth = 1 - np.percentile(written.flux.reshape(25, -1), 0.5, axis=1) / 1000
+    np.testing.assert_allclose(depth, 0.0115, rtol=0.15)
+    free, _ = signals.cloud_in(loud, signals.parse("sinusoid(period=3)"), rng, draws=60)
+    heights = np.ptp(free.flux.reshape(60, -1), axis=1) / 1000 / 1e-4
+    assert heights.min() < 30 and heights.max() > 150
+    with pytest.raises(ValueError, match="draws"):
+        signals.cloud_in(loud, signals.parse("flares"), rng, draws=0)
+
+
+def test_an_injection_is_as_deep_as_asked():
+    found, truths = signals.inject(
+        star(), signals.parse("contact_binary(period=0.5)"), np.random.default_rng(0), depth=0.05
+    )
+    heights = np.ptp(found.flux.reshape(3, -1), axis=1) / 1000
+    np.testing.assert_allclose(heights, 0.05, rtol=0.03)
+    assert all(truth["scale"] * truth["amplitude"] == pytest.approx(0.05) for truth in truths)

@@ -9,7 +9,7 @@ import ast
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -35,6 +35,11 @@ SUN_LIKE = 4.2
 
 class Drawable(Protocol):
     """What can be drawn at any time stamps: a :class:`Signal` or a :class:`Template`."""
+
+    @property
+    def has_own_size(self) -> bool:
+        """Whether its depth is fixed, not left to the draw."""
+        ...
 
     def draw(self, time: Flux, rng: np.random.Generator) -> Made:
         """Relative flux at the times [day], (n,), and the truth."""
@@ -356,6 +361,7 @@ def inject(
     rng: np.random.Generator,
     *,
     scale: float | NDArray[np.floating] = 1.0,
+    depth: float | NDArray[np.floating] | None = None,
 ) -> tuple[LightCurves, list[dict[str, float]]]:
     """Put a fresh draw of a signal into each curve, multiplicatively; noise and gaps stay.
 
@@ -367,12 +373,14 @@ def inject(
         signal: What to inject; its free parameters are drawn anew for each curve.
         rng: Generator of the draws.
         scale: Multiplies the depth; one number or one for each curve, shape (n,).
+        depth: Depth (the truth's amplitude) to give each draw [relative flux], instead of a
+            scale; one number or one for each curve. What falls into gaps stays lost.
 
     Returns:
         Curves with the same ids, stamps and errors, and the truth of each.
     """
     flux = curves.flux.astype(np.float64)
-    scales = np.broadcast_to(np.asarray(scale, np.float64), (len(curves),))
+    wanted = np.broadcast_to(np.asarray(scale if depth is None else depth, float), (len(curves),))
     truths: list[dict[str, float]] = []
     for i in range(len(curves)):
         part = slice(curves.offsets[i], curves.offsets[i + 1])
@@ -382,8 +390,11 @@ def inject(
         shape, truth = signal.draw(curves.mjd[part] - curves.mjd[part.start], rng)
         level = np.median(flux[part])
         base = flux[part] if level > 0 else abs(level)
-        flux[part] += base * scales[i] * (shape - 1)
-        truths.append(truth | {"scale": float(scales[i])})
+        factor = float(wanted[i])
+        if depth is not None:
+            factor /= max(abs(truth["amplitude"]), 1e-6)
+        flux[part] += base * factor * (shape - 1)
+        truths.append(truth | {"scale": factor})
     injected = LightCurves(
         curves.id,
         curves.offsets,
@@ -441,6 +452,65 @@ def cloud(
         np.tile(like.band[:stop], draws),
         like.bands,
     )
+
+
+def cloud_in(
+    hosts: LightCurves,
+    signal: Drawable,
+    rng: np.random.Generator,
+    *,
+    draws: int = 96,
+    spread: tuple[float, float] = (10.0, 300.0),
+    as_written: bool = True,
+) -> tuple[LightCurves, NDArray[np.int64]]:
+    """Draw a signal into many real curves: the query of a directed search.
+
+    Each member has the stamps, the gaps and the noise of a survey's object, a phase of its own and
+    whatever else the signal leaves free. A signal whose size is left open is drawn at depths from
+    ``spread`` times the noise of each host, even in the logarithm. One that is as deep as written
+    goes into the hosts that are quiet enough to show it, or, where fewer than eight are, into the
+    quietest eight.
+
+    Args:
+        hosts: Curves to draw into, n >= 1 with two points.
+        signal: What to look for.
+        rng: Generator of hosts, phases, free parameters and depths.
+        draws: How many members the cloud has.
+        spread: Least and greatest depth over the point-to-point noise.
+        as_written: Keep the size of a signal that gives its own.
+
+    Returns:
+        The cloud, and the row of each member's host, shape (draws,).
+
+    Raises:
+        ValueError: draws < 1, or no host with two points.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
+    usable = np.flatnonzero(hosts.lengths >= 2)
+    if not len(usable):
+        raise ValueError("a signal needs the time stamps of a curve of at least two points")
+    noise = np.maximum(relative_noise(hosts.take(usable)), 1e-9)
+    low, high = np.log(spread)
+    if as_written and signal.has_own_size:
+        written = typical_depth(signal, hosts.take(usable), rng)
+        quiet = np.flatnonzero(noise * spread[0] <= written)
+        if len(quiet) < 8:
+            quiet = np.argsort(noise, kind="stable")[:8]
+        rows = usable[_in_turn(quiet, draws, rng)]
+        drawn, _ = inject(hosts.take(rows), signal, rng)
+    else:
+        chosen = _in_turn(np.arange(len(usable)), draws, rng)
+        depth = np.exp(rng.uniform(low, high, draws)) * noise[chosen]
+        rows = usable[chosen]
+        drawn, _ = inject(hosts.take(rows), signal, rng, depth=depth)
+    return replace(drawn, id=np.array([f"{signal}#{i}" for i in range(draws)])), rows
+
+
+def _in_turn(rows: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Take n of the rows at random, none twice before each was taken once."""
+    rounds = [rng.permutation(rows) for _ in range(-(-n // len(rows)))]
+    return np.concatenate(rounds)[:n]
 
 
 def typical_depth(signal: Drawable, curves: LightCurves, rng: np.random.Generator) -> float:

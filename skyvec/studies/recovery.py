@@ -1,20 +1,44 @@
-"""Injection and recovery: what fraction of a signal nobody has seen yet would a search find?"""
+"""Injection and recovery: what fraction of a signal nobody has seen yet would a search find?
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+A signal is put into real curves, one at a time; each is encoded and takes its place among the
+codes of the whole survey. Three searches then look for it: the directed search in the codes, box
+least squares, and matched filters in the time domain.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from skyvec.analysis.directed import Contrast, rank_of
 from skyvec.checkpoint import Checkpoint
 from skyvec.encode import encode_curves
-from skyvec.schema import LightCurves
-from skyvec.sim.signals import Signal, cloud, inject, parameters_of, relative_noise
+from skyvec.schema import Floats, LightCurves, Strings
+from skyvec.sim.signals import (
+    Drawable,
+    Signal,
+    cloud_in,
+    inject,
+    relative_noise,
+)
 from skyvec.studies import rivals
 
 KTH = 5
 """Oddness is the similarity to this neighbour, as in the list of outliers."""
+
+ODDEST = 20
+"""Length of the list of oddities that a person looks through."""
+
+BANK = 12
+"""Templates of the matched filter: draws of the signal, as free as the query's."""
+
+DEPTH = "depth"
+"""Axis of the grid: depth over the point-to-point noise of the host."""
 
 
 @dataclass(frozen=True)
@@ -37,228 +61,362 @@ def share(hits: int, n: int) -> Share:
 
 @dataclass(frozen=True)
 class Cell:
-    """Recovery of one signal at one depth and period.
+    """Recovery of one signal at one place of the grid.
 
     Args:
         signal: As it was injected.
-        depth_over_noise: Depth over the point-to-point scatter of the host.
-        period: [day], NaN where it was drawn.
+        depth: Depth over the point-to-point noise of the host.
+        place: The other axes of the grid by name, such as ``period`` [day].
         n: Injections.
-        directed: Share found within the first k of a directed search in the latents.
-        box: The same for box least squares; None where it was not run.
-        matched: The same for the matched filter with known shape; None where it was not run.
+        directed: Share found among the first k targets of the directed search.
+        box: The same for box least squares on flattened curves; None where it was not run.
+        matched: The same for matched filters of known shape, on raw or on flattened curves,
+            whichever finds more; None where they were not run.
+        top_percent: Share among the first percent of the targets in the directed search.
         median_rank: Median rank in the directed search, 1 = first.
-        top_percent: Share within the first percent of the directed search.
-        odd_percentile: Median place in the list of oddities, 0 = oddest, 1 = most ordinary.
+        oddest: Share among the ``ODDEST`` oddest targets.
+        odd_rank: Median rank in the list of oddities, 1 = oddest.
+        targets: How many targets are ranked.
     """
 
     signal: str
-    depth_over_noise: float
-    period: float
+    depth: float
+    place: dict[str, float]
     n: int
     directed: Share
     box: Share | None
     matched: Share | None
-    median_rank: float
     top_percent: Share
-    odd_percentile: float
+    median_rank: float
+    oddest: Share
+    odd_rank: float
+    targets: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which :meth:`from_json` makes the same cell again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Cell":
+        """Make a cell of what :meth:`to_json` gave."""
+        shares = {
+            name: None if content[name] is None else Share(**content[name])
+            for name in ("directed", "box", "matched", "top_percent", "oddest")
+        }
+        return cls(**{**content, **shares})
 
 
 @dataclass(frozen=True)
 class Field:
-    """The survey that hides the signal: its curves, their codes and their classical scores."""
+    """The survey that hides the signal: its curves, their codes and their classical scores.
+
+    Args:
+        curves: Of the survey, n.
+        target: Object of each; other segments of a host's target never compete with it.
+        vectors: Their codes, shape (n, d).
+        oddness: Similarity to the KTH nearest other target, shape (n,); low = odd.
+        box: Box least squares of each; None where it is not to be run.
+        periods: Trial periods [day].
+        durations: Trial durations [day].
+    """
 
     curves: LightCurves
+    target: Strings
     vectors: NDArray[np.float32]
-    oddness: NDArray[np.float64]
-    box: NDArray[np.float64] | None
+    oddness: Floats
+    box: Floats | None
     periods: NDArray[np.float64]
     durations: NDArray[np.float64]
 
 
 def survey_field(
-    checkpoint: Checkpoint, curves: LightCurves, *, box: bool = True, trials: int = 400
+    checkpoint: Checkpoint,
+    curves: LightCurves,
+    target: Strings | None = None,
+    *,
+    box: bool = True,
+    trials: int = 1000,
 ) -> Field:
     """Encode a survey's curves and score them by box least squares, once for all signals.
 
     Args:
         checkpoint: The encoder.
-        curves: One curve a target, so that no star counts twice.
+        curves: Any number of curves a target.
+        target: Object of each curve, shape (n,); each its own by default.
         box: Whether to run box least squares, which is slow.
-        trials: How many trial periods, even in frequency.
+        trials: How many trial periods, even in frequency: 1,000 follow a transit of 0.1 d with a
+            period of 5 d through a month.
     """
+    names = curves.id if target is None else target
     vectors = _unit(encode_curves(checkpoint, curves)[0])
-    last = np.maximum(curves.offsets[1:] - 1, 0)
-    span = float(np.median(curves.mjd[last] - curves.mjd[curves.offsets[:-1]]))
+    span = _median_span(curves)
     periods = 1 / np.linspace(2 / span, 1 / 0.8, trials)
     durations = np.array([0.08, 0.16, 0.32])
-    scores = rivals.box_least_squares(curves, periods, durations) if box else None
-    return Field(curves, vectors, _oddness(vectors, vectors, own=True), scores, periods, durations)
+    scores = (
+        rivals.box_least_squares(curves, periods, durations, flat=rivals.FLAT) if box else None
+    )
+    oddness = _oddness(vectors, names, vectors, names)
+    return Field(curves, names, vectors, oddness, scores, periods, durations)
+
+
+def choose_hosts(field: Field, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of the field to inject into: one segment of each of n targets, at random.
+
+    Raises:
+        ValueError: Fewer than n + 2 targets have a curve of ten points; the search needs others.
+    """
+    usable = rng.permutation(np.flatnonzero(field.curves.lengths >= 10))
+    rows = usable[np.sort(np.unique(field.target[usable], return_index=True)[1])]
+    if len(rows) < n + 2:
+        raise ValueError(
+            f"{n} injections need at least {n + 2} objects with ten points, the survey has "
+            f"{len(rows)}; ask for fewer injections"
+        )
+    return np.sort(rows[:n])
+
+
+def grid_places(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Every place of a grid, depth running fastest; axes in the order given.
+
+    Raises:
+        ValueError: No axis ``depth``, an empty axis, or a depth that is not > 0.
+    """
+    if DEPTH not in grid:
+        raise ValueError(f"the grid needs an axis {DEPTH!r}, such as {DEPTH}=10,30,100")
+    for name, values in grid.items():
+        if not len(values):
+            raise ValueError(f"the axis {name!r} of the grid is empty")
+    if not all(depth > 0 for depth in grid[DEPTH]):
+        raise ValueError(f"depths must be > 0 noises, not {list(grid[DEPTH])}")
+    others = {name: list(values) for name, values in grid.items() if name != DEPTH}
+    return [
+        {**dict(zip(others, place)), DEPTH: float(depth)}
+        for place in product(*others.values())
+        for depth in grid[DEPTH]
+    ]
+
+
+def check_grid(signal: Drawable, grid: Mapping[str, Sequence[float]]) -> None:
+    """Make sure that the signal takes what the grid varies.
+
+    Raises:
+        ValueError: It does not, or the grid is none.
+    """
+    for name in set(grid) - {DEPTH}:
+        if not isinstance(signal, Signal):
+            raise ValueError(f"a light curve has no {name!r} to vary; only {DEPTH!r}")
+        Signal(signal.kind, {**signal.parameters, name: float(grid[name][0])})
+    grid_places(grid)
 
 
 def recover(
     checkpoint: Checkpoint,
     field: Field,
-    signal: Signal,
+    signal: Drawable,
     hosts: NDArray[np.int64],
-    rng: np.random.Generator,
+    grid: Mapping[str, Sequence[float]],
     *,
-    depths: Sequence[float] = (1.0, 3.0, 10.0, 30.0),
-    periods: Sequence[float] = (),
+    seed: int = 0,
     k: int = 10,
-    draws: int = 16,
-    progress: Callable[[int, int], object] | None = None,
-) -> Iterator[Cell]:
-    """Inject a signal into hosts at each depth and period and look for it in the whole field.
+    draws: int = 96,
+    matched: bool = True,
+    known: Callable[[int], Cell | None] | None = None,
+) -> Iterator[tuple[int, Cell]]:
+    """Inject a signal into hosts at each place of a grid and look for it in the whole field.
 
-    For each injection the host's own entry is replaced by the injected curve; its rank is one plus
-    the number of other curves that answer the query better. The query knows the signal but not
-    the star: a cloud of draws at the stamps of another star, each member a query, the best
-    similarity counting.
+    For each injection the host's own target is replaced by the injected curve; its rank is one
+    plus the number of other targets that answer better. The query knows the signal but not the
+    stars: draws of it injected into other objects of the survey (never into a host's target), of
+    many depths, held against the survey (:class:`skyvec.analysis.directed.Contrast`).
+
+    Each cell draws from (seed, its number) alone, so a resumed study ends as an uninterrupted one.
 
     Args:
         checkpoint: The encoder that made the field.
         field: The survey.
-        signal: What is injected and asked for.
+        signal: What is injected and asked for; what it leaves free is drawn anew each time.
         hosts: Rows of the field that receive the signal.
-        rng: Generator of every draw.
-        depths: Depth over the point-to-point scatter of each host.
-        periods: [day]; left to the draw where empty.
-        k: A signal among the first k counts as found.
+        grid: Values by axis: ``depth`` and any numeric parameter of the signal.
+        seed: Of every draw.
+        k: A signal among the first k targets counts as found.
         draws: Members of the query's cloud.
-        progress: Called with (cells done, cells in all).
+        matched: Whether to run the matched filters.
+        known: Gives a cell that is there already, by its number.
 
     Yields:
-        One cell after the other.
+        Number and cell, one after the other, those known included.
     """
-    takes_period = "period" in parameters_of(signal.kind) and "period" not in signal.parameters
-    trials = [float(period) for period in periods] if takes_period and periods else [np.nan]
-    grid = [(period, depth) for period in trials for depth in depths]
-    for done, (period, depth) in enumerate(grid):
-        fixed: dict[str, float | str] = {} if np.isnan(period) else {"period": period}
-        asked = replace(signal, parameters=signal.parameters | fixed)
-        yield _one_cell(checkpoint, field, asked, hosts, rng, depth, period, k, draws)
-        if progress is not None:
-            progress(done + 1, len(grid))
+    check_grid(signal, grid)
+    places = grid_places(grid)
+    searched: _Searched | None = None
+    for number, place in enumerate(places):
+        if known is not None and (cell := known(number)) is not None:
+            yield number, cell
+            continue
+        fixed = {name: value for name, value in place.items() if name != DEPTH}
+        asked = signal
+        if fixed and isinstance(signal, Signal):
+            asked = Signal(signal.kind, {**signal.parameters, **fixed})
+        first = number - number % len(grid[DEPTH])
+        if searched is None or searched.number != first:
+            rng = np.random.default_rng([seed, 1, first])
+            searched = _Searched(checkpoint, field, asked, hosts, rng, draws, matched, first)
+        yield (
+            number,
+            _one_cell(
+                checkpoint,
+                field,
+                searched,
+                hosts,
+                np.random.default_rng([seed, 2, number]),
+                place[DEPTH],
+                fixed,
+                k,
+            ),
+        )
+
+
+class _Searched:
+    """The field as seen by the searches for one signal; the same for all depths."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        field: Field,
+        signal: Drawable,
+        hosts: NDArray[np.int64],
+        rng: np.random.Generator,
+        draws: int,
+        matched: bool,
+        number: int,
+    ) -> None:
+        self.signal, self.number = signal, number
+        others = np.flatnonzero(
+            ~np.isin(field.target, field.target[hosts]) & (field.curves.lengths >= 10)
+        )
+        lenders = field.curves.take(others)
+        drawn, rows = cloud_in(lenders, signal, rng, draws=draws, as_written=False)
+        codes = encode_curves(checkpoint, drawn)[0]
+        targets = field.target[others[rows]]
+        self.contrast = Contrast(codes, targets, field.vectors, field.target)
+        self.directed = self.contrast.score(field.vectors, field.target)
+        self.templates = _templates(field, signal, rng) if matched else None
+        self.matched: dict[float, Floats] = {}
+        if self.templates is not None:
+            for flat in (0.0, rivals.FLAT):
+                self.matched[flat] = rivals.matched_filter(field.curves, self.templates, flat=flat)
 
 
 def _one_cell(
     checkpoint: Checkpoint,
     field: Field,
-    signal: Signal,
+    searched: _Searched,
     hosts: NDArray[np.int64],
     rng: np.random.Generator,
     depth: float,
-    period: float,
+    place: dict[str, float],
     k: int,
-    draws: int,
 ) -> Cell:
-    stars = field.curves.take(hosts)
+    stars, target = field.curves.take(hosts), field.target[hosts]
     noise = np.maximum(relative_noise(stars), 1e-9)
-    full_depth = _typical_depth(signal, stars, rng)
-    scale = depth * noise / full_depth
-    injected, _ = inject(stars, signal, rng, scale=scale)
+    injected, _ = inject(stars, searched.signal, rng, depth=depth * noise)
     codes = _unit(encode_curves(checkpoint, injected)[0])
-    query = _query(checkpoint, field, signal, hosts, rng, depth, full_depth, draws)
-    ranks = _ranks((field.vectors @ query.T).max(axis=1), (codes @ query.T).max(axis=1), hosts)
-    odd = _oddness(codes, field.vectors, own=False, hosts=hosts)
-    places = _ranks(-field.oddness, -odd, hosts)
+    n, n_targets = len(hosts), len(np.unique(field.target))
+
+    def ranks(score: Floats, everyone: Floats) -> NDArray[np.int64]:
+        return rank_of(score, target, everyone, field.target)
+
+    def found(score: Floats, everyone: Floats) -> int:
+        return int((ranks(score, everyone) <= k).sum())
+
+    place_directed = ranks(searched.contrast.score(codes, target), searched.directed)
+    odd = ranks(-_oddness(codes, target, field.vectors, field.target), -field.oddness)
+    box = None
+    if field.box is not None:
+        scores = rivals.box_least_squares(
+            injected, field.periods, field.durations, flat=rivals.FLAT
+        )
+        box = share(found(scores, field.box), n)
+    matched = None
+    if searched.templates is not None:
+        hits = [
+            found(rivals.matched_filter(injected, searched.templates, flat=flat), everyone)
+            for flat, everyone in searched.matched.items()
+        ]
+        matched = share(max(hits), n)
     return Cell(
-        str(signal),
+        str(searched.signal),
         depth,
-        period,
-        len(hosts),
-        share(int((ranks <= k).sum()), len(hosts)),
-        _box(field, injected, hosts, k),
-        _matched(field, injected, signal, hosts, rng, k),
-        float(np.median(ranks)),
-        share(int((ranks <= max(1, 0.01 * len(field.vectors))).sum()), len(hosts)),
-        float(np.median((places - 1) / max(1, len(field.vectors) - 1))),
+        place,
+        n,
+        share(int((place_directed <= k).sum()), n),
+        box,
+        matched,
+        share(int((place_directed <= max(1, n_targets // 100)).sum()), n),
+        float(np.median(place_directed)),
+        share(int((odd <= ODDEST).sum()), n),
+        float(np.median(odd)),
+        n_targets,
     )
 
 
-def _typical_depth(signal: Signal, stars: LightCurves, rng: np.random.Generator) -> float:
-    """Median range of the signal as drawn at the stamps of some hosts; never 0."""
-    ranges = []
-    for i in range(min(len(stars), 16)):
-        part = slice(stars.offsets[i], stars.offsets[i + 1])
-        flux, _ = signal.draw(stars.mjd[part] - stars.mjd[part.start], rng)
-        ranges.append(np.ptp(flux))
-    return max(float(np.median(ranges)), 1e-9)
+def _templates(field: Field, signal: Drawable, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws of the signal over the span of a curve, in steps of CELL, (BANK, m)."""
+    time = np.arange(0, _median_span(field.curves), rivals.CELL)
+    flux = np.stack([signal.draw(time, rng)[0] for _ in range(BANK)])
+    return np.asarray(flux - np.median(flux, axis=1, keepdims=True))
 
 
-def _query(
-    checkpoint: Checkpoint,
-    field: Field,
-    signal: Signal,
-    hosts: NDArray[np.int64],
-    rng: np.random.Generator,
-    depth: float,
-    full_depth: float,
-    draws: int,
-) -> NDArray[np.float32]:
-    """Codes of a cloud of draws at the stamps of a star that is no host, (draws, d)."""
-    others = np.setdiff1d(np.arange(len(field.vectors)), hosts)
-    star = field.curves.take(rng.choice(others if len(others) else hosts, 1))
-    noise = max(float(relative_noise(star)[0]), 1e-9)
-    drawn = cloud(signal, star, rng, draws=draws, noise=noise, scale=depth * noise / full_depth)
-    return _unit(encode_curves(checkpoint, drawn)[0])
-
-
-def _ranks(
-    everyone: NDArray[np.floating], injected: NDArray[np.floating], hosts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Rank of each injected score among all others, its host's own entry left out."""
-    ordered = np.sort(everyone)
-    above = len(ordered) - np.searchsorted(ordered, injected, side="right")
-    return above - (everyone[hosts] > injected) + 1
+def _median_span(curves: LightCurves) -> float:
+    some = curves.lengths > 1
+    first, last = curves.offsets[:-1][some], curves.offsets[1:][some] - 1
+    return float(np.median(curves.mjd[last] - curves.mjd[first]))
 
 
 def _oddness(
     vectors: NDArray[np.float32],
+    target: Strings,
     others: NDArray[np.float32],
-    *,
-    own: bool,
-    hosts: NDArray[np.int64] | None = None,
-) -> NDArray[np.float64]:
-    """Similarity to the KTH nearest of the others, (n,); low = odd. Blocked to bound memory."""
+    other_target: Strings,
+) -> Floats:
+    """Similarity to the KTH most similar other target, (n,); low = odd. Blocked."""
+    names, place = np.unique(other_target, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    first = np.searchsorted(place[order], np.arange(len(names)))
+    own = np.searchsorted(names, target)
     result = np.empty(len(vectors))
-    for first in range(0, len(vectors), 1024):
-        rows = np.arange(first, min(first + 1024, len(vectors)))
-        similarity = vectors[rows] @ others.T
-        if own:
-            similarity[np.arange(len(rows)), rows] = -np.inf
-        elif hosts is not None:
-            similarity[np.arange(len(rows)), hosts[rows]] = -np.inf
-        kth = min(KTH, similarity.shape[1] - 1)
-        result[rows] = -np.partition(-similarity, kth - 1, axis=1)[:, kth - 1]
+    kth = min(KTH, len(names) - 1)
+    for start in range(0, len(vectors), 1024):
+        rows = np.arange(start, min(start + 1024, len(vectors)))
+        best = np.maximum.reduceat(vectors[rows] @ others[order].T, first, axis=1)
+        best[np.arange(len(rows)), np.minimum(own[rows], len(names) - 1)] = -np.inf
+        result[rows] = -np.partition(-best, kth - 1, axis=1)[:, kth - 1]
     return result
 
 
-def _box(field: Field, injected: LightCurves, hosts: NDArray[np.int64], k: int) -> Share | None:
-    if field.box is None:
-        return None
-    scores = rivals.box_least_squares(injected, field.periods, field.durations)
-    return share(int((_ranks(field.box, scores, hosts) <= k).sum()), len(hosts))
+def completeness(cells: Sequence[Cell]) -> pa.Table:
+    """Lay cells out as a table: one row each, the intervals of every share beside it.
 
-
-def _matched(
-    field: Field,
-    injected: LightCurves,
-    signal: Signal,
-    hosts: NDArray[np.int64],
-    rng: np.random.Generator,
-    k: int,
-) -> Share:
-    """The filter is given one noiseless draw of the signal, over twice the span of a curve."""
-    last = np.maximum(field.curves.offsets[1:] - 1, 0)
-    span = float(np.median(field.curves.mjd[last] - field.curves.mjd[field.curves.offsets[:-1]]))
-    time = np.arange(0, 2 * span, rivals.CELL)
-    template = signal.draw(time, rng)[0]
-    template = template - np.median(template)
-    everyone = rivals.matched_filter(field.curves, template)
-    scores = rivals.matched_filter(injected, template)
-    return share(int((_ranks(everyone, scores, hosts) <= k).sum()), len(hosts))
+    Columns signal, depth, the grid's other axes, n, targets, then for directed, box, matched,
+    top_percent and oddest the share and its ``_low`` and ``_high`` (NaN where not run),
+    ``median_rank`` and ``odd_rank``.
+    """
+    columns: dict[str, list[Any]] = {
+        "signal": [cell.signal for cell in cells],
+        "depth": [cell.depth for cell in cells],
+    }
+    for name in cells[0].place if cells else ():
+        columns[name] = [cell.place[name] for cell in cells]
+    columns["n"] = [cell.n for cell in cells]
+    columns["targets"] = [cell.targets for cell in cells]
+    for name in ("directed", "box", "matched", "top_percent", "oddest"):
+        shares = [getattr(cell, name) or Share(np.nan, np.nan, np.nan) for cell in cells]
+        columns[name] = [one.value for one in shares]
+        columns[f"{name}_low"] = [one.low for one in shares]
+        columns[f"{name}_high"] = [one.high for one in shares]
+    columns["median_rank"] = [cell.median_rank for cell in cells]
+    columns["odd_rank"] = [cell.odd_rank for cell in cells]
+    return pa.table(columns)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
