@@ -114,11 +114,46 @@ class CertifiedIndex:
             raise ValueError(
                 f"target must be {self.n} integer codes >= 0, not {codes.dtype} {codes.shape}"
             )
-        self.threads = threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self.threads)
+        self._use(threads)
         ready = unit(vectors) if metric == "cosine" else vectors
         self.store = build_store(ready, codes, metric, self._pool)
         self.plan = self._measure()
+
+    @classmethod
+    def of(
+        cls,
+        store: kernels.Store,
+        metric: str,
+        *,
+        n_targets: int,
+        plan: Plan | None = None,
+        place: NDArray[np.integer] | None = None,
+        threads: int | None = None,
+    ) -> "CertifiedIndex":
+        """Make an index of a store that was built before, such as one mapped from files.
+
+        Args:
+            store: Its arrays may be read-only in spirit; they are never written to.
+            metric: That it was built for.
+            n_targets: Different targets among its vectors.
+            plan: How to search; measured where None.
+            place: Place of each row, (n,); found where it is first needed, if None.
+            threads: Threads to use; None: one a core.
+        """
+        index = cls.__new__(cls)
+        index.metric, index.n_targets = metric, n_targets
+        index.n = int(np.count_nonzero(store.rows >= 0)) if place is None else len(place)
+        index.d = len(store.mean)
+        index.store = store
+        index._use(threads)
+        if place is not None:
+            index._place = place
+        index.plan = index._measure() if plan is None else plan
+        return index
+
+    def _use(self, threads: int | None) -> None:
+        self.threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.threads)
 
     @property
     def n_cells(self) -> int:
@@ -219,14 +254,18 @@ class CertifiedIndex:
             return np.empty((0, k)), np.empty((0, k), np.int64)
         return np.concatenate([a.score for a in work]), np.concatenate([a.place for a in work])
 
+    def places(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Place of each row in the store, (m,)."""
+        return self._place[rows].astype(np.int64)
+
     def _places_of_few(self, allowed: NDArray[np.bool_]) -> NDArray[np.int64] | None:
         """Places of the allowed rows, where they are so few that scoring them all is fastest."""
         if np.count_nonzero(allowed) > max(FEW, FEW_SHARE * self.n):
             return None
-        return self._place[np.flatnonzero(allowed)]
+        return self.places(np.flatnonzero(allowed))
 
     @cached_property
-    def _place(self) -> NDArray[np.int64]:
+    def _place(self) -> NDArray[np.integer]:
         """Place of each row in the store."""
         place = np.empty(self.n, np.int64)
         real = np.flatnonzero(self.store.rows >= 0)

@@ -111,7 +111,7 @@ class _Search:
             best, whose = np.empty(self.k, np.float32), np.empty(self.k, np.int64)
             for cell in cells:
                 first, end = int(store.first[cell]) * LANES, int(store.first[cell + 1]) * LANES
-                end -= np.count_nonzero(store.rows[end - LANES : end] < 0)
+                end -= int(np.count_nonzero(store.rows[end - LANES : end] < 0))
                 scores, doubt = _all_pairs(store.vectors[first:end], len(store.bias) > 0)
                 bound = np.empty(end - first, np.float32)
                 target = store.target[first:end]

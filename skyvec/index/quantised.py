@@ -49,9 +49,12 @@ def checked(vectors: np.ndarray, name: str = "vectors") -> NDArray[np.float32]:
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors of length 1 (float64 inside, rounded once); zero vectors stay zero."""
-    wide = vectors.astype(np.float64)
-    length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
-    return (wide / np.where(length > 0, length, 1.0)).astype(np.float32)
+    units = np.empty_like(vectors)
+    for start in range(0, len(vectors), BLOCK):
+        wide = vectors[start : start + BLOCK].astype(np.float64)
+        length = np.sqrt((wide**2).sum(axis=1, keepdims=True))
+        units[start : start + BLOCK] = wide / np.where(length > 0, length, 1.0)
+    return units
 
 
 def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -185,6 +188,18 @@ def survey(vectors: NDArray[np.float32], frame: Frame) -> tuple[NDArray[np.int32
     return cell, ranges
 
 
+def survey_all(
+    vectors: NDArray[np.float32], frame: Frame, pool: ThreadPoolExecutor
+) -> tuple[NDArray[np.int32], Ranges]:
+    """The same as `survey`, on several threads."""
+    starts = range(0, len(vectors), GROUP_ROWS)
+    parts = list(pool.map(lambda at: survey(vectors[at : at + GROUP_ROWS], frame), starts))
+    ranges = parts[0][1]
+    for _, other in parts[1:]:
+        ranges = ranges.join(other)
+    return np.concatenate([cell for cell, _ in parts]), ranges
+
+
 def _rest(turned: NDArray[np.float64], head: int) -> NDArray[np.float64]:
     tail = turned[:, head:]
     return np.sqrt(np.einsum("ij,ij->i", tail, tail))
@@ -315,7 +330,7 @@ def assemble(
     d = len(frame.mean)
     span = [*range(frame.head), d]
     power = np.concatenate([piece.power for piece in pieces])
-    codes = []
+    codes: list[kernels.Codes] = []
     for stage, (name, columns) in enumerate((("coarse", span), ("fine", [*range(d)]))):
         scale = Scale.spanning(ranges.low[columns], ranges.high[columns])
         codes.append(
@@ -328,6 +343,7 @@ def assemble(
                 max(piece.length[stage] for piece in pieces) * SAFE,
             )
         )
+    coarse, fine = codes
     return kernels.Store(
         arrays["vectors"],
         arrays["rows"],
@@ -338,7 +354,8 @@ def assemble(
         np.ascontiguousarray(np.concatenate([piece.centre for piece in pieces]).T),
         np.concatenate([piece.radius for piece in pieces]) * SAFE,
         power * SAFE,
-        *codes,
+        coarse,
+        fine,
         arrays["bias"],
         float(np.sqrt(power.max())) * SAFE,
         float(np.sqrt((frame.mean**2).sum())),
@@ -370,13 +387,7 @@ def build_store(
     n, d = vectors.shape
     sample = vectors[:: max(1, n // sample_size(n))]
     frame = fit_frame(sample, n_cells(n), metric)
-    parts = list(
-        pool.map(lambda at: survey(vectors[at : at + GROUP_ROWS], frame), range(0, n, GROUP_ROWS))
-    )
-    cell = np.concatenate([part[0] for part in parts])
-    ranges = parts[0][1]
-    for _, other in parts[1:]:
-        ranges = ranges.join(other)
+    cell, ranges = survey_all(vectors, frame, pool)
     order = np.argsort(cell, kind="stable")
     counts = np.bincount(cell)
     counts = counts[counts > 0]
