@@ -24,14 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skyvec import store
-from skyvec.io import READERS, fits_lightcurves
+from skyvec.io import READERS, fits_lightcurves, images
+from skyvec.io.catalogues import is_side_table
 from skyvec.io.columns import description_path
+from skyvec.io.cutouts import Cutout
 from skyvec.io.segments import MAX_POINTS, Segment, Value
-from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, LightCurves, Reject
+from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Images, LightCurves, Reject
 
 SHARD_POINTS = 4_000_000
+SHARD_PIXELS = 50_000_000
 SHARD_ROWS = 50_000
-"""A shard is closed when it holds so many points, or so many rows and rejects."""
+"""A shard is closed when it holds so many points or pixels, or so many rows and rejects."""
 
 FILES_PER_TASK = 8
 FEW_FILES = 32
@@ -46,7 +49,8 @@ MANY_TABLES = 1_000
 Progress = Callable[[int, int | None, str], object]
 """Called with items done, items in all (None = unknown) and a word on it."""
 
-Item = Segment | Reject
+Object = Segment | Cutout
+Item = Object | Reject
 
 
 class IngestError(ValueError):
@@ -58,7 +62,7 @@ class Counts:
     """What became of the items of some sources: items = segments + rejects.
 
     Args:
-        items: Light curves (or unreadable files) found in the sources.
+        items: Objects (or unreadable files) found in the sources.
         segments: Of those, stored.
         rejects: Of those, refused with a reason.
         objects: Different targets among the stored segments.
@@ -92,12 +96,16 @@ def ingest(
     values: str = "",
     bands: Sequence[str] = (),
     max_points: int = MAX_POINTS,
+    catalog: Path | None = None,
+    size: int = 0,
+    cut: bool = False,
     workers: int = 1,
     shard_points: int = SHARD_POINTS,
+    shard_pixels: int = SHARD_PIXELS,
     shard_rows: int = SHARD_ROWS,
     progress: Progress | None = None,
 ) -> Counts:
-    """Read light curves into a survey, making it if it is not there.
+    """Read light curves or images into a survey, making it if it is not there.
 
     What the survey already holds of a source is skipped; a run that was stopped at any moment
     leaves, when it is started again, the same shards as one that was not.
@@ -111,10 +119,15 @@ def ingest(
         columns: Of tables: role -> column, for example ``{"hjd": "HJD", "mag": "V"}``.
         time: Of tables: how times are written, for example ``JD-2450000 UTC``.
         values: Of tables: ``mag`` or ``flux``, with a unit in brackets: ``flux (nJy)``.
-        bands: Of tables: names of the band codes 0, 1, ...
+        bands: Of tables: names of the band codes 0, 1, ...; of images: names of the planes.
         max_points: A curve with more usable points is refused.
+        catalog: Of images: table of ids or file names and what is known of them; by default one
+            called ``labels`` or ``catalog`` beside the images or in the folder above.
+        size: Of images: side of the central square that is kept [pixel], 0 for all.
+        cut: Of images: the FITS files are mosaics; cut out what the catalogue names.
         workers: Processes that read files; the result does not depend on it.
-        shard_points: A shard is closed when it holds so many points.
+        shard_points: A shard is closed when it holds so many points of light curves.
+        shard_pixels: A shard is closed when it holds so many pixels of images.
         shard_rows: A shard is closed when it holds so many rows and rejects.
         progress: Called now and then with items done, in all, and a word.
 
@@ -134,6 +147,9 @@ def ingest(
         "values": values,
         "bands": tuple(bands),
         "max_points": max_points,
+        "catalog": "" if catalog is None else os.path.abspath(catalog),
+        "size": size,
+        "cut": cut,
     }
     for reader in READERS:
         reader.check(**options)
@@ -143,7 +159,7 @@ def ingest(
     store.clean(store.rejects_folder(survey), listed_in=store.objects_folder(survey))
     finished = store.finished_items(survey)
     work = [_Work(path, finished.get(path, 0)) for path in files]
-    shard = _Shard(survey, shard_points, shard_rows, finished)
+    shard = _Shard(survey, shard_points, shard_pixels, shard_rows, finished)
     report = _Report(progress, work)
     unread = [w for w in work if not (w.done and _count(w.path) == w.done)]
     items = _in_order(unread, options, workers)
@@ -169,8 +185,8 @@ def ingest(
 def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
     """Give the files that sources stand for, each once, as absolute paths in a fixed order.
 
-    Left out of folders are hidden files, files beginning with ``_``, descriptions beside tables
-    and the survey itself.
+    Left out of folders are hidden files, files beginning with ``_``, descriptions beside tables,
+    tables about images and the survey itself.
 
     Raises:
         IngestError: A source is missing, or a folder holds no file.
@@ -183,6 +199,8 @@ def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
         path = os.path.abspath(source)
         if os.path.isdir(path):
             found = [file for file in _walk(path) if not (own and file.startswith(own))]
+            if any(images.matches(Path(file)) for file in found if not _is_table(file)):
+                found = [file for file in found if not is_side_table(os.path.basename(file))]
             if not found:
                 raise IngestError(f"the folder {source} holds no file to read")
             files.update(dict.fromkeys(found))
@@ -200,6 +218,10 @@ def _walk(folder: str) -> Iterator[str]:
         for name in sorted(names):
             if not name.startswith((".", "_")) and name not in described:
                 yield os.path.join(place, name)
+
+
+def _is_table(path: str) -> bool:
+    return not path.lower().endswith(images.PICTURES + images.FITS)
 
 
 def _reader(path: str) -> ModuleType | None:
@@ -220,7 +242,10 @@ def _read(work: _Work, options: Mapping[str, Any]) -> Iterator[Item]:
     if reader is None:
         if not work.done:
             suffix = Path(work.path).suffix or "no ending"
-            reason = f"unknown type of file ({suffix}); FITS, Parquet, CSV, ECSV, VOTable are read"
+            reason = (
+                f"unknown type of file ({suffix}); FITS, JPEG, PNG, HDF5, Parquet, CSV, ECSV and "
+                "VOTable are read"
+            )
             yield Reject(work.path, -1, "", reason)
         return
     chosen = {name: options[name] for name in reader.OPTIONS}
@@ -332,38 +357,54 @@ def _end_with_parent() -> None:
 class _Shard:
     """Gathers items until they fill a shard, and writes it."""
 
-    def __init__(self, survey: Path, points: int, rows: int, finished: Mapping[str, int]) -> None:
-        self._survey, self._most_points, self._most_rows = survey, points, rows
+    def __init__(
+        self, survey: Path, points: int, pixels: int, rows: int, finished: Mapping[str, int]
+    ) -> None:
+        self._survey, self._most_rows = survey, rows
+        self._most = {Segment: points, Cutout: pixels}
         self._ids, self._kinds = _stored_names(survey)
+        self._promise = _stored_promise(survey)
         self._next_row = dict(finished)
         self._empty()
         self.new_segments = self.new_rejects = 0
 
     def _empty(self) -> None:
-        self._segments: list[Segment] = []
+        self._objects: list[Object] = []
         self._sources: list[str] = []
         self._rejects: list[Reject] = []
-        self._points = 0
+        self._share = 0.0
 
     def add(self, source: str, item: Item) -> None:
         """Take an item in, and write the shard if it is full then."""
         row = self._next_row.get(source, 0)
         self._next_row[source] = row + 1
-        if isinstance(item, Segment) and item.id in self._ids:
-            # the same words for all, so that they can be counted; the id has its own column
-            item = Reject(source, row, item.id, "duplicate: the id is in the survey already")
-        if isinstance(item, Segment):
-            if self._segments and self._segments[0].flux_unit != item.flux_unit:
-                self.flush()
-            self._ids.add(item.id)
-            self._segments.append(item)
-            self._sources.append(source)
-            self._points += len(item.mjd)
-        else:
+        if not isinstance(item, Reject):
+            reason = self._misfit(item)
+            item = Reject(source, row, item.id, reason) if reason else item
+        if isinstance(item, Reject):
             self._rejects.append(item)
-        is_long = len(self._segments) + len(self._rejects) >= self._most_rows
-        if is_long or self._points >= self._most_points:
+        else:
+            if self._objects and not _go_together(self._objects[0], item):
+                self.flush()
+            self._promise = self._promise or _promise(item)
+            self._ids.add(item.id)
+            self._objects.append(item)
+            self._sources.append(source)
+            self._share += _weight(item) / self._most[type(item)]
+        is_long = len(self._objects) + len(self._rejects) >= self._most_rows
+        if is_long or self._share >= 1:
             self.flush()
+
+    def _misfit(self, item: Object) -> str:
+        """Why an object has no place in this survey; empty if it has. The same words for all."""
+        if item.id in self._ids:
+            return "duplicate: the id is in the survey already"
+        if self._promise and _promise(item) != self._promise:
+            return (
+                f"another form: {_in_words(_promise(item))}, but the survey holds "
+                f"{_in_words(self._promise)}; ingest it into another survey"
+            )
+        return ""
 
     def flush(self) -> None:
         """Write what is gathered, if anything.
@@ -371,14 +412,14 @@ class _Shard:
         Raises:
             OSError: The disk is full or not writable.
         """
-        if not self._segments and not self._rejects:
+        if not self._objects and not self._rejects:
             return
-        catalog, curves = _tables(self._segments, self._kinds)
+        catalog, objects = _tables(self._objects, self._kinds)
         try:
             store.append_objects(
                 self._survey,
                 catalog,
-                curves,
+                objects,
                 np.array(self._sources, dtype=object),
                 self._rejects,
             )
@@ -389,7 +430,7 @@ class _Shard:
                 "and run the same command again",
                 str(self._survey),
             ) from error
-        self.new_segments += len(self._segments)
+        self.new_segments += len(self._objects)
         self.new_rejects += len(self._rejects)
         self._empty()
 
@@ -408,20 +449,85 @@ def _stored_names(survey: Path) -> tuple[set[str], dict[str, str]]:
     return ids, kinds
 
 
-def _tables(segments: Sequence[Segment], kinds: dict[str, str]) -> tuple[Catalog, LightCurves]:
-    bands = tuple(dict.fromkeys(band for segment in segments for band in segment.bands))
-    code = {names: _codes(names, bands) for names in {segment.bands for segment in segments}}
-    ids = np.array([segment.id for segment in segments], dtype=np.str_)
-    offsets = np.zeros(len(segments) + 1, np.int64)
-    np.cumsum([len(segment.mjd) for segment in segments], out=offsets[1:])
+def _weight(item: Object) -> int:
+    return len(item.mjd) if isinstance(item, Segment) else item.pixels.size
+
+
+def _go_together(one: Object, other: Object) -> bool:
+    """Whether two objects can stand in one shard."""
+    if isinstance(one, Cutout) and isinstance(other, Cutout):
+        same_errors = (one.flux_err is None) == (other.flux_err is None)
+        return same_errors and one.flux_unit == other.flux_unit
+    return one.flux_unit == other.flux_unit
+
+
+Promise = tuple[str, tuple[int, ...], tuple[str, ...], float]
+"""Kind, shape, bands and pixel scale [arcsec] (0 = unknown) of the objects of a survey."""
+
+
+def _promise(item: Object) -> Promise:
+    """What must be the same for all objects of a survey."""
+    if isinstance(item, Segment):
+        return "lightcurves", (), (), 0.0
+    scale = item.pixel_scale if item.pixel_scale > 0 else 0.0
+    return "images", item.pixels.shape, item.bands, scale
+
+
+def _stored_promise(survey: Path) -> Promise | None:
+    manifest = store.read_manifest(store.objects_folder(survey))
+    if not any(shard["rows"] for shard in manifest["shards"]):
+        return None
+    kind = store.survey_kind(survey)
+    if kind == "lightcurves":
+        return kind, (), (), 0.0
+    shape, bands = store.survey_shape(survey), tuple(manifest["bands"])
+    return kind, shape, bands, manifest.get("pixel_scale") or 0.0
+
+
+def _in_words(promise: Promise) -> str:
+    kind, shape, bands, scale = promise
+    if kind == "lightcurves":
+        return "light curves"
+    pixels = f" of {' x '.join(map(str, shape))} in {', '.join(bands)}"
+    return kind + pixels + (f" at {scale:g} arcsec a pixel" if scale else "")
+
+
+def _tables(
+    objects: Sequence[Object], kinds: dict[str, str]
+) -> tuple[Catalog, LightCurves | Images]:
+    ids = np.array([item.id for item in objects], dtype=np.str_)
     catalog = Catalog(
         ids,
-        np.array([segment.target for segment in segments], dtype=np.str_),
-        np.array([segment.ra for segment in segments], dtype=np.float64),
-        np.array([segment.dec for segment in segments], dtype=np.float64),
-        _columns(segments, kinds),
+        np.array([item.target for item in objects], dtype=np.str_),
+        np.array([item.ra for item in objects], dtype=np.float64),
+        np.array([item.dec for item in objects], dtype=np.float64),
+        _columns(objects, kinds),
     )
-    curves = LightCurves(
+    cutouts = [item for item in objects if isinstance(item, Cutout)]
+    if cutouts:
+        return catalog, _stack(ids, cutouts)
+    return catalog, _curves(ids, [item for item in objects if isinstance(item, Segment)])
+
+
+def _stack(ids: np.ndarray, cutouts: Sequence[Cutout]) -> Images:
+    first = cutouts[0]
+    errors = [item.flux_err for item in cutouts if item.flux_err is not None]
+    return Images(
+        ids,
+        np.stack([item.pixels for item in cutouts]),
+        first.bands,
+        first.pixel_scale,
+        first.flux_unit,
+        np.stack(errors) if errors else None,
+    )
+
+
+def _curves(ids: np.ndarray, segments: Sequence[Segment]) -> LightCurves:
+    bands = tuple(dict.fromkeys(band for segment in segments for band in segment.bands))
+    code = {names: _codes(names, bands) for names in {segment.bands for segment in segments}}
+    offsets = np.zeros(len(segments) + 1, np.int64)
+    np.cumsum([len(segment.mjd) for segment in segments], out=offsets[1:])
+    return LightCurves(
         ids,
         offsets,
         np.concatenate([np.zeros(0), *(s.mjd for s in segments)]),
@@ -431,28 +537,27 @@ def _tables(segments: Sequence[Segment], kinds: dict[str, str]) -> tuple[Catalog
         bands,
         segments[0].flux_unit if segments else FLUX_UNIT_RELATIVE,
     )
-    return catalog, curves
 
 
 def _codes(names: tuple[str, ...], bands: tuple[str, ...]) -> np.ndarray:
     return np.array([bands.index(name) for name in names], np.int16)
 
 
-def _columns(segments: Sequence[Segment], kinds: dict[str, str]) -> dict[str, np.ndarray]:
-    """Put the facts of segments side by side; one that some lack is NaN or empty there.
+def _columns(objects: Sequence[Object], kinds: dict[str, str]) -> dict[str, np.ndarray]:
+    """Put the facts of objects side by side; one that some lack is NaN or empty there.
 
     A name stands for one kind in the whole survey: where a text arrives under the name of a
     number (or the other way round), it gets a column of its own, ``NAME_text``.
     """
     found: dict[str, dict[int, Value]] = {}
-    for row, segment in enumerate(segments):
-        for name, value in segment.columns.items():
+    for row, item in enumerate(objects):
+        for name, value in item.columns.items():
             kind = "text" if isinstance(value, str) else "number"
             is_other = kinds.setdefault(name, kind) != kind
             free = f"{name}_{kind}" if is_other else name
             kinds.setdefault(free, kind)
             found.setdefault(free, {})[row] = value
-    n = len(segments)
+    n = len(objects)
     return {name: _column(values, n, kinds[name]) for name, values in found.items()}
 
 

@@ -13,7 +13,7 @@ from astropy.table import Table
 from astropy.time import Time
 from foreign_files import described_set, kepler_file, row, tess_file, write_fits
 
-from skyvec.io import READERS, fits_lightcurves, formats, tables
+from skyvec.io import READERS, fits_lightcurves, formats, images, tables
 from skyvec.io.columns import check_columns
 from skyvec.io.segments import RefusedError, Segment, admit
 from skyvec.io.times import parse_time_system, to_mjd_tdb
@@ -506,6 +506,7 @@ def test_every_reader_knows_its_files(tmp_path):
     names = {
         fits_lightcurves: ["a_lc.fits", "A_LC.FITS.GZ", "a_slc.fits"],
         tables: ["a.parquet", "a.csv", "a.ecsv", "a.vot", "a.tsv.gz"],
+        images: ["a.jpg", "A.JPEG", "b.png", "c.h5"],
     }
     for reader in READERS:
         for other in READERS:

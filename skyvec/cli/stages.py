@@ -36,7 +36,7 @@ def find_recipe(recipe: str) -> Path:
 @guarded
 def ingest(
     sources: Annotated[
-        list[Path], typer.Argument(help="Light-curve files, and folders that stand for theirs.")
+        list[Path], typer.Argument(help="Files of objects, and folders that stand for theirs.")
     ],
     survey: Survey,
     columns: Annotated[
@@ -56,7 +56,8 @@ def ingest(
     ] = "",
     time_scale: Annotated[str, typer.Option(help="Of tables: UTC, TAI, TT or TDB.")] = "",
     bands: Annotated[
-        str, typer.Option(help="Of tables: names of the band codes 0, 1, ..., such as g,r,i.")
+        str,
+        typer.Option(help="Names of a table's band codes or an image's planes, such as g,r,i."),
     ] = "",
     flux_column: Annotated[
         str, typer.Option(help="Of TESS and Kepler files: pdcsap, sap or a column.")
@@ -68,9 +69,26 @@ def ingest(
     max_points: Annotated[
         int, typer.Option(help="Refuse a curve with more points; 0 = two million.", min=0)
     ] = 0,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of images: table of ids or file names, labels and positions.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="Of images: keep the central N x N pixels; 0 = all.", min=0)
+    ] = 0,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Of mosaics: cut out the objects of the catalogue.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes that read files.", min=1)] = 1,
 ) -> None:
-    """Read light-curve files into a survey: TESS and Kepler FITS, Parquet, CSV, ECSV, VOTable.
+    """Read files into a survey: light curves, or images of objects.
+
+    Light curves come in TESS and Kepler FITS, Parquet, CSV, ECSV and VOTable; images in FITS,
+    JPEG, PNG, and as tensors in Parquet and HDF5.
+
 
     What cannot be taken becomes a row in rejects/ with its reason. Run again it goes on where it
     was stopped; more files can be added at any time.
@@ -78,7 +96,7 @@ def ingest(
     # late: Astropy and PyArrow would slow `--help` down
     from skyvec.ingest import ingest as ingest_files
     from skyvec.io.segments import MAX_POINTS
-    from skyvec.report.facts import reject_reasons
+    from skyvec.report.facts import is_not_linear, reject_reasons
     from skyvec.store import read_rejects
 
     with bar("ingesting") as progress:
@@ -92,12 +110,15 @@ def ingest(
             values=value,
             bands=[band.strip() for band in bands.split(",") if band.strip()],
             max_points=max_points or MAX_POINTS,
+            catalog=catalog,
+            size=size,
+            cut=cut,
             workers=workers,
             progress=progress,
         )
     say(
-        f"{counts.items:,} light curves in: {counts.segments:,} stored "
-        f"({counts.new_segments:,} now) of {counts.objects:,} objects, "
+        f"{counts.items:,} objects in: {counts.segments:,} stored "
+        f"({counts.new_segments:,} now) of {counts.objects:,} targets, "
         f"{counts.rejects:,} rejected ({counts.new_rejects:,} now)"
     )
     if counts.rejects:
@@ -106,6 +127,12 @@ def ingest(
             say(f"  {n:,}  {reason}")
         if len(reasons) > MOST_REASONS:
             say(f"  and {len(reasons) - MOST_REASONS:,} other reasons; see `skyvec info {survey}`")
+    if is_not_linear(survey):
+        say(
+            "warning: these are pictures of a viewer, not linear in flux: fluxes, colours and "
+            "differences mean nothing; shapes do. Use FITS where you can",
+            style="yellow",
+        )
 
 
 def _pairs(columns: list[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Foreign files to the schema's types: one file a format; the first reader that matches reads."""
 
-from skyvec.io import fits_lightcurves, tables
+from skyvec.io import fits_lightcurves, images, tables
 
-__all__ = ["READERS", "fits_lightcurves", "tables"]
+__all__ = ["READERS", "fits_lightcurves", "images", "tables"]
 
-READERS = (fits_lightcurves, tables)
+READERS = (images, fits_lightcurves, tables)

@@ -120,7 +120,7 @@ def admit(
         raise RefusedError(
             f"band codes {band.min()} to {band.max()}, but {len(bands)} bands are named"
         )
-    ra, dec = _position(ra, dec)
+    ra, dec = place_on_sky(ra, dec)
     return Segment(
         id,
         target,
@@ -167,7 +167,12 @@ def _errors(flux_err: np.ndarray | None, n: int) -> NDArray[np.float32]:
     return errors if (errors > 0).any() else np.full(n, np.nan, np.float32)
 
 
-def _position(ra: float, dec: float) -> tuple[float, float]:
+def place_on_sky(ra: float, dec: float) -> tuple[float, float]:
+    """Give a position with ra in [0, 360); NaN where unknown.
+
+    Raises:
+        RefusedError: There is no such place.
+    """
     if abs(dec) > 90 or ra < -180 or ra > 360:
         raise RefusedError(f"ra {ra}, dec {dec} deg is no place on the sky")
     return ra % 360.0 if ra < 0 or ra == 360 else ra, dec

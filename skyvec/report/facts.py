@@ -17,9 +17,10 @@ def survey_facts(survey: Path) -> Facts:
     """Count what a survey holds.
 
     Returns:
-        ``name``; ``objects`` (different targets), ``segments`` (rows), ``rejects`` (rows that
-        could not be taken), ``points``; ``reject_reasons`` (reason: count, most frequent first);
-        ``bands``; ``flux_units``; ``models`` (trained) and ``latents`` (model: segments encoded).
+        ``name``; ``kind`` (light curves, images or stamps); ``objects`` (different targets),
+        ``segments`` (rows), ``rejects`` (rows that could not be taken), ``points`` (or pixels);
+        ``reject_reasons`` (reason: count, most frequent first); ``bands``; ``flux_units``;
+        ``models`` (trained) and ``latents`` (model: segments encoded).
 
     Raises:
         StoreError: The folder is no survey.
@@ -29,6 +30,7 @@ def survey_facts(survey: Path) -> Facts:
     title = tomllib.loads((survey / store.SURVEY_FILE).read_text(encoding="utf-8"))
     return {
         "name": title.get("name", survey.name),
+        "kind": store.survey_kind(survey),
         "objects": len(np.unique(store.read_catalog(survey).target)),
         "segments": sum(shard["rows"] for shard in shards),
         "rejects": sum(shard["rejects"] for shard in shards),
@@ -46,6 +48,12 @@ def reject_reasons(rejects: pa.Table) -> dict[str, int]:
     counts = pc.value_counts(rejects["reason"].combine_chunks())
     pairs = [(entry["values"], entry["counts"]) for entry in counts.to_pylist()]
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def is_not_linear(survey: Path) -> bool:
+    """Say whether a survey holds pictures whose pixels are not proportional to light."""
+    kinds = store.read_catalog(survey).columns.get("value_kind", np.zeros(0, np.str_))
+    return bool(np.any(["not linear" in kind for kind in np.unique(kinds.astype(np.str_))]))
 
 
 def trained_models(survey: Path) -> list[str]:
