@@ -276,14 +276,16 @@ def draw_field(rng: np.random.Generator, name: str, *, side: int = SIDE) -> Fiel
     found, hosts = frames.draw_field(rng, side)
     fwhm = rng.uniform(1.7, 2.3)
     shake = rng.normal(0, 0.02, 2)
-    image = np.zeros((side + 2 * MARGIN, side + 2 * MARGIN), np.float32)
+    canvas = np.zeros((side + 2 * MARGIN, side + 2 * MARGIN), np.float32)
     for sources in (found, hosts):
         at = frames.psf_matrix(sources.x, sources.y, fwhm, shake, None, side)
-        frames.paint(image, sources, at)
-    image = _inner(image, BORDER)
+        frames.paint(canvas, sources, at)
+    image = _inner(canvas, BORDER)
     depth = rng.uniform(0.02, 0.15)  # variance in units of that of an exposure
     variance = depth * (np.maximum(image, 0) + 400.0)
-    image = image + np.sqrt(variance) * rng.standard_normal(image.shape, np.float32)
+    image = image + np.sqrt(variance, dtype=np.float32) * rng.standard_normal(
+        image.shape, np.float32
+    )
     if rng.uniform() < 0.4:
         bright = np.flatnonzero(found.flux > 1e6)
         y, x = np.ogrid[-BORDER : side + BORDER, -BORDER : side + BORDER]
@@ -291,7 +293,6 @@ def draw_field(rng: np.random.Generator, name: str, *, side: int = SIDE) -> Fiel
             inside = np.hypot(x - found.x[i], y - found.y[i]) < rng.uniform(3, 8)
             image[inside] = np.nan
     psf = frames.psf_matrix(np.zeros(1), np.zeros(1), fwhm, shake, None, side)[0]
-    image = image.astype(np.float32)
     p = _transform(psf, len(image))
     filled = np.where(np.isfinite(image), image, np.float32(0))
     sharp = fft.rfft2(filled) * (p / (p**2 + np.float32(_REGULAR)))
