@@ -87,6 +87,11 @@ def latents_folder(survey: Path, name: str) -> Path:
     return survey / "latents" / _plain(name)
 
 
+def index_folder(survey: Path, name: str) -> Path:
+    """Folder of the index of one model's latents."""
+    return survey / "index" / _plain(name)
+
+
 def answers_folder(survey: Path, verb: str, name: str) -> Path:
     """Folder of one answer, made if it is not there."""
     folder = survey / "answers" / f"{verb}-{_plain(name)}"
@@ -148,6 +153,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StoreError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -754,22 +771,37 @@ def _latents_table(latents: Latents) -> pa.Table:
     ).replace_schema_metadata({"model": latents.model, "model_hash": latents.model_hash})
 
 
-def read_latents(survey: Path, name: str) -> Latents:
-    """Read all latents of one model, in the order of the object shards.
+def latent_shards(survey: Path, name: str) -> list[dict[str, Any]]:
+    """Manifest entries of the latents of one model, in the order of the object shards.
 
     Raises:
         StoreError: There are none; the message names the models that have some.
     """
     check_survey(survey)
-    folder = latents_folder(survey, name)
-    manifest = read_manifest(folder)
-    if not manifest["shards"]:
+    shards: list[dict[str, Any]] = read_manifest(latents_folder(survey, name))["shards"]
+    if not shards:
         known = ", ".join(model_names(survey)) or "none yet"
         raise StoreError(
             f"no latents of {name!r} in {survey} (there are: {known}); "
             f"make them with `skyvec encode {name} --survey {survey}`"
         )
-    table = pa.concat_tables(pq.read_table(folder / s["file"]) for s in manifest["shards"])
+    return shards
+
+
+def read_latents(survey: Path, name: str, file: str | None = None) -> Latents:
+    """Read the latents of one model, in the order of the object shards.
+
+    Args:
+        survey: The survey's folder.
+        name: Name of the model.
+        file: Of one shard; none for all.
+
+    Raises:
+        StoreError: There are none; the message names the models that have some.
+    """
+    files = [shard["file"] for shard in latent_shards(survey, name)] if file is None else [file]
+    folder = latents_folder(survey, name)
+    table = pa.concat_tables(pq.read_table(folder / one) for one in files)
     latent = table["latent"].combine_chunks()
     width = table["latent"].type.list_size
     return Latents(
@@ -777,7 +809,7 @@ def read_latents(survey: Path, name: str) -> Latents:
         _strings(table["target"]),
         np.ascontiguousarray(latent.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width),
         name,
-        manifest["model_hash"],
+        read_manifest(folder)["model_hash"],
         table["ra"].to_numpy(),
         table["dec"].to_numpy(),
         table["error"].to_numpy(),
