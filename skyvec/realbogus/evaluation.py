@@ -1,0 +1,185 @@
+"""All that should be known of a classifier before its scores decide anything."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skyvec.realbogus.calibration import (
+    Calibration,
+    brier,
+    calibration_error,
+    expected_false,
+    fit,
+    reliability,
+)
+from skyvec.realbogus.metrics import (
+    best_threshold,
+    by_bin,
+    confusion,
+    curve,
+    summary,
+)
+from skyvec.realbogus.pictures import histograms, rates_picture, reliability_picture, trade_off
+from skyvec.schema import Floats, Ints, Strings
+from skyvec.store import write_atomic, write_json
+
+NIGHT = {"detections": 1_000_000, "reals": 1_000}
+"""A night of a wide survey, for expected numbers."""
+
+BINNED = {
+    "magnitude": np.arange(12.0, 22.0, 0.5),
+    "true_magnitude": np.arange(12.0, 22.0, 0.5),
+    "host_distance": np.array([0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1024.0]),
+    "seeing": np.array([0.0, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 20.0]),
+    "snr": np.array([3.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, 1e9]),
+}
+"""Edges of the bins of columns a survey may have: [mag], [mag], [arcsec], [arcsec], [1]."""
+
+NAMED = ("detector", "kind")
+"""Columns whose values are their own bins."""
+
+
+def operating_point(
+    score: Floats,
+    label: Ints,
+    *,
+    tpr: float = 0.9,
+    prevalence: float | None = None,
+    calibration: str = "temperature",
+) -> dict[str, Any]:
+    """Choose what is to be frozen: threshold and calibration, from validation data alone.
+
+    Returns:
+        What :func:`~skyvec.realbogus.metrics.best_threshold` gives, with the ``calibration``.
+    """
+    chosen: dict[str, Any] = {**best_threshold(score, label, tpr=tpr, prevalence=prevalence)}
+    chosen["calibration"] = fit(score, label, calibration).table()
+    return chosen
+
+
+def night(
+    point: Mapping[str, Any],
+    score: Floats,
+    label: Ints,
+    *,
+    detections: int = NIGHT["detections"],
+    reals: int = NIGHT["reals"],
+) -> dict[str, float]:
+    """What a night would bring at an operating point.
+
+    Returns:
+        ``candidates``, ``false`` and ``found`` expected from the measured rates, ``precision``,
+        and ``promised_false``: the false candidates expected from the calibrated probabilities
+        under the night's prevalence, without any label.
+    """
+    counts = confusion(score, label, point["threshold"])
+    tpr = counts["tp"] / (counts["tp"] + counts["fn"])
+    fpr = counts["fp"] / (counts["fp"] + counts["tn"])
+    found, false = tpr * reals, fpr * (detections - reals)
+    share = reals / detections
+    calibration = Calibration(**point["calibration"])
+    p = calibration.probability(score, share)
+    # bogus of the sample stand for those of the night
+    bogus = np.asarray(label) == 0
+    weight = np.where(bogus, (1 - share) / bogus.mean(), share / (1 - bogus.mean()))
+    kept = np.asarray(score) >= point["threshold"]
+    promised = float(((1 - p) * weight * kept).mean()) * detections
+    return {
+        "detections": detections,
+        "reals": reals,
+        "candidates": found + false,
+        "found": found,
+        "false": false,
+        "precision": found / max(found + false, 1e-300),
+        "promised_false": promised,
+    }
+
+
+def evaluate(
+    score: Floats,
+    label: Ints,
+    group: Strings,
+    columns: Mapping[str, np.ndarray],
+    point: Mapping[str, Any],
+    rng: np.random.Generator,
+    *,
+    draws: int = 200,
+) -> dict[str, Any]:
+    """Evaluate scores of data that chose nothing.
+
+    Args:
+        score: Shape (n,).
+        label: The truth, 1 or 0, shape (n,).
+        group: Object of each, shape (n,).
+        columns: Anything known of each; those of ``BINNED`` and ``NAMED`` are used.
+        point: An :func:`operating_point` chosen on other data.
+        rng: Source of the bootstrap.
+        draws: Of the bootstrap.
+
+    Returns:
+        ``summary``; ``confusion`` at the threshold, at 0 and at each TPR; ``by`` column; for the
+        calibration ``brier``, ``calibration_error`` and ``reliability``, raw and calibrated;
+        ``night``.
+    """
+    points = curve(score, label)
+    whole = summary(score, label, group, rng, draws=draws)
+    calibration = Calibration(**point["calibration"])
+    share = float(np.mean(np.asarray(label) == 1))
+    probabilities = {
+        "raw": 1 / (1 + np.exp(-np.asarray(score, np.float64).clip(-500, 500))),
+        "calibrated": calibration.probability(score, share),
+    }
+    thresholds = {"chosen": point["threshold"], "even": 0.0}
+    thresholds |= {f"tpr_{t:g}": points.threshold[points.at_tpr(t)] for t in (0.9, 0.983)}
+    by = {name: by_bin(score, label, point["threshold"], columns[name], edges)
+          for name, edges in BINNED.items() if name in columns}  # fmt: skip
+    by |= {
+        name: by_bin(score, label, point["threshold"], columns[name])
+        for name in NAMED
+        if name in columns
+    }
+    p = probabilities["calibrated"]
+    return {
+        "summary": whole,
+        "threshold": point["threshold"],
+        "confusion": {name: confusion(score, label, t) for name, t in thresholds.items()},
+        "by": by,
+        "calibration": {
+            name: {
+                "brier": brier(value, label),
+                "calibration_error": calibration_error(value, label),
+                "reliability": reliability(value, label),
+            }
+            for name, value in probabilities.items()
+        },
+        "expected_false_here": expected_false(p, score, point["threshold"]),
+        "night": night(point, score, label),
+    }
+
+
+def write(folder: Path, found: Mapping[str, Any], score: Floats, label: Ints, name: str) -> None:
+    """Write an evaluation as JSON and pictures.
+
+    Args:
+        folder: Where to; ``evaluation.json`` comes last.
+        found: What :func:`evaluate` gave.
+        score: The scores it was given.
+        label: The labels it was given.
+        name: Of the classifier.
+    """
+    figures = {
+        "trade_off": trade_off({name: (score, label)}),
+        "scores": histograms(score, label, found["threshold"]),
+        "reliability": reliability_picture(
+            {kind: table["reliability"] for kind, table in found["calibration"].items()}
+        ),
+    }
+    for column, rows in found["by"].items():
+        if len(rows) > 1:
+            figures[f"by_{column}"] = rates_picture(rows, column.replace("_", " "))
+    for title, figure in figures.items():
+        write_atomic(folder / f"{title}.png", partial(figure.savefig, format="png"))
+    write_json(folder / "evaluation.json", dict(found))

@@ -1,0 +1,170 @@
+"""Stamps of a survey -> samples a network can learn from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyvec.batches import hash_uniform
+from skyvec.nn.labels import UNLABELLED
+from skyvec.prep.stamps import crop, mask_sentinels, normalise
+from skyvec.realbogus.train import Draw, Samples
+from skyvec.schema import Catalog, Stamps
+from skyvec.store import append_objects, create_survey, iterate_objects, object_shards
+
+REAL, BOGUS = ("real", "true", "1", "1.0"), ("bogus", "false", "0", "0.0")
+LEAST_MEASURED = 0.5
+"""A channel with a smaller fraction of measured pixels is not scored."""
+SHARD = 8192
+"""Stamps of a shard: 80 MiB at 29 pixels."""
+
+
+class SampleError(ValueError):
+    """A survey does not hold what a classifier of stamps needs."""
+
+
+def labels_of(column: np.ndarray, name: str = "label") -> NDArray[np.int64]:
+    """Read a column of labels: 1, real, true; 0, bogus, false; anything else has no label.
+
+    Raises:
+        SampleError: Not one of them is real, nor bogus.
+    """
+    text = np.char.lower(np.char.strip(column.astype(np.str_)))
+    label = np.where(np.isin(text, REAL), 1, np.where(np.isin(text, BOGUS), 0, UNLABELLED))
+    if len(label) and (label == UNLABELLED).all():
+        raise SampleError(
+            f"the column {name!r} holds {str(column[0])!r} and the like, but no real or bogus "
+            "(nor 1 or 0, nor true or false)"
+        )
+    return label.astype(np.int64)
+
+
+def faults(pixels: NDArray[np.float32], side: int) -> NDArray[np.str_]:
+    """Say why a stamp cannot be scored; an empty text where it can.
+
+    Args:
+        pixels: Raw stamps, shape (n, 3, y, x).
+        side: Of the square that the network sees [px].
+
+    Returns:
+        Shape (n,).
+    """
+    known = np.isfinite(mask_sentinels(crop(pixels, side)))
+    share = known.mean((2, 3))
+    middle = side // 2
+    centre = known[:, 2, middle - 1 : middle + 2, middle - 1 : middle + 2].any((1, 2))
+    reason = np.full(len(pixels), "", dtype="<U48")
+    reason[~centre] = "nothing measured at the detection"
+    for i, channel in enumerate(("new", "reference", "difference")):
+        reason[share[:, i] < LEAST_MEASURED] = f"most of the {channel} is missing"
+    return reason
+
+
+def read_samples(survey: Path, data: Draw, *, labels: Mapping[str, int] | None = None) -> Samples:
+    """Choose stamps of a survey, the ones with the lowest hash of their id, and normalise them.
+
+    Args:
+        survey: A survey of stamps.
+        data: The ``[data]`` table of a recipe.
+        labels: Labels by id that stand above those of the survey; ids not in it keep theirs.
+
+    Returns:
+        At most ``data.stamps`` samples of the detectors asked for, in the order of their hashes;
+        those that cannot be scored are left out.
+
+    Raises:
+        SampleError: There is no such column or detector, or no stamp is left.
+        StoreError: The survey holds no stamps.
+    """
+    parts: list[Samples] = []
+    keys: list[NDArray[np.float64]] = []
+    limit, seen = np.inf, set[str]()
+    for _, catalog, stamps in iterate_objects(survey, Stamps):
+        key = hash_uniform(catalog.id.tolist(), seed=data.seed, purpose="realbogus choice")
+        seen |= set(np.unique(stamps.detector).tolist())
+        fit = key < limit
+        if data.detectors:
+            fit &= np.isin(stamps.detector, list(data.detectors))
+        rows = np.flatnonzero(fit)
+        rows = rows[faults(stamps.pixels[rows], data.side) == ""] if len(rows) else rows
+        parts.append(_samples(catalog.take(rows), stamps.take(rows), data))
+        keys.append(key[rows])
+        if sum(map(len, keys)) > 1.5 * data.stamps:
+            parts, keys = _first(parts, keys, data.stamps)
+            limit = keys[0][-1]
+    if unknown := sorted(set(data.detectors) - seen):
+        raise SampleError(
+            f"{survey} has no detector {unknown[0]!r}; there are {', '.join(sorted(seen)[:20])}"
+        )
+    if not sum(map(len, keys)):
+        raise SampleError(f"{survey} holds no stamp that can be used")
+    (samples,), _ = _first(parts, keys, data.stamps)
+    if labels:
+        changed = [labels.get(key, old) for key, old in zip(samples.id, samples.label.tolist())]
+        samples = samples.with_label(np.array(changed, np.int64))
+    return samples
+
+
+def _samples(catalog: Catalog, stamps: Stamps, data: Draw) -> Samples:
+    if data.label not in catalog.columns:
+        raise SampleError(
+            f"the survey has no column {data.label!r}; set [data] label to one of "
+            f"{', '.join(sorted(catalog.columns)) or '(none)'}"
+        )
+    label = np.array([], np.int64)
+    if len(catalog):
+        label = labels_of(catalog.columns[data.label], data.label)
+    return Samples(
+        catalog.id,
+        normalise(stamps.pixels, data.normalise, side=data.side),
+        label,
+        stamps.detector,
+        stamps.exposure,
+        stamps.object,
+        catalog.columns,
+    )
+
+
+def _first(
+    parts: list[Samples], keys: list[NDArray[np.float64]], n: int
+) -> tuple[list[Samples], list[NDArray[np.float64]]]:
+    """The n samples of the lowest keys, as one part."""
+    key = np.concatenate(keys)
+    order = np.argsort(key, kind="stable")[:n]
+    return [join(parts).take(order)], [key[order]]
+
+
+def join(parts: list[Samples]) -> Samples:
+    """Lay samples one after another; columns that some lack are left out."""
+    names = set.intersection(*(set(part.columns) for part in parts))
+
+    def together(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Samples(
+        together("id"),
+        together("pixels"),
+        together("label"),
+        together("detector"),
+        together("exposure"),
+        together("object"),
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in sorted(names)},
+    )
+
+
+def write_survey(survey: Path, stamps: Stamps, catalog: Catalog, source: str) -> None:
+    """Add stamps and their catalogue to a survey, shard by shard; what is there stays.
+
+    Args:
+        survey: Made where it is not there.
+        stamps: Raw.
+        catalog: The same rows.
+        source: Where they came from; rows of a source that are stored already are not repeated.
+    """
+    create_survey(survey)
+    have = sum(shard["rows"] for shard in object_shards(survey))
+    for first in range(have, len(stamps), SHARD):
+        rows = slice(first, min(first + SHARD, len(stamps)))
+        part = stamps.take(rows)
+        append_objects(survey, catalog.take(rows), part, np.full(len(part), source))

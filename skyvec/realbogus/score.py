@@ -1,0 +1,237 @@
+"""Score a night: any number of stamps in bounded memory, and from where it was stopped.
+
+One network alone, or a cascade: a fast network screens, and only what it cannot rule out goes to
+the one that decides. Threads work on blocks of stamps; a shard of scores is written for each shard
+of stamps, and a manifest says which are done.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from skyvec.prep.stamps import normalise
+from skyvec.realbogus.calibration import Calibration
+from skyvec.realbogus.samples import faults
+from skyvec.realbogus.train import scores_of
+from skyvec.schema import Floats, Ints, Stamps
+from skyvec.store import (
+    StoreError,
+    clean,
+    object_shards,
+    read_manifest,
+    read_objects,
+    sha256,
+    shard_name,
+    write_manifest,
+    write_table,
+)
+
+BLOCK = 512
+"""Stamps a thread works on at a time."""
+LOST = 5e-4
+"""Fraction of the reals at the operating threshold that a screen may lose where it is chosen."""
+
+Engine = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A classifier as a night needs it.
+
+    Args:
+        engine: Normalised stamps (n, 3, side, side) -> scores (n,).
+        scale: How stamps are normalised, of ``prep.stamps.SCALES``.
+        side: [px] of the square it sees.
+        hash: Of its weights and recipe.
+    """
+
+    engine: Engine
+    scale: str
+    side: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is known of some detections after scoring.
+
+    Args:
+        score: z_1 - z_0 of the network that decides; NaN where screened out or not scorable.
+        screen: The same of the screening network; NaN without one, or where not scorable.
+        reason: Why there is no score: empty, ``screened``, or what is wrong with the stamp.
+    """
+
+    score: NDArray[np.float64]
+    screen: NDArray[np.float64]
+    reason: NDArray[np.str_]
+
+
+def eager(net: nn.Module) -> Engine:
+    """Score with the network's own layers."""
+    return lambda pixels: scores_of(net, pixels)
+
+
+def score_block(
+    pixels: NDArray[np.float32],
+    judge: Judge,
+    screen: Judge | None = None,
+    pass_at: float = -np.inf,
+) -> Scored:
+    """Score raw stamps.
+
+    Args:
+        pixels: Shape (n, 3, y, x), NaN or sentinels where nothing was measured.
+        judge: The network that decides.
+        screen: The network that screens, if any.
+        pass_at: Score of the screen from which a stamp goes on.
+    """
+    n = len(pixels)
+    reason = faults(pixels, judge.side)
+    score, screened = np.full(n, np.nan), np.full(n, np.nan)
+    rows = np.flatnonzero(reason == "")
+    ready: NDArray[np.float32] | None = None
+    if screen is not None and len(rows):
+        ready = normalise(pixels[rows], screen.scale, side=screen.side)
+        screened[rows] = screen.engine(ready)
+        go_on = screened[rows] >= pass_at
+        reason[rows[~go_on]] = "screened"
+        rows = rows[go_on]
+        same = (screen.scale, screen.side) == (judge.scale, judge.side)
+        ready = ready[go_on] if same else None
+    if len(rows):
+        if ready is None:
+            ready = normalise(pixels[rows], judge.scale, side=judge.side)
+        score[rows] = judge.engine(ready)
+    return Scored(score, screened, reason)
+
+
+def screen_threshold(
+    screen: Floats, score: Floats, label: Ints, threshold: float, *, lost: float = LOST
+) -> float:
+    """Choose where a screen may stop stamps: the highest score that loses few enough reals.
+
+    Args:
+        screen: Scores of the screening network, shape (n,).
+        score: Scores of the deciding network, shape (n,).
+        label: 1 real, 0 bogus, shape (n,).
+        threshold: Operating threshold of the deciding network.
+        lost: Fraction of the reals at or above that threshold which may be lost.
+    """
+    wanted = np.sort(np.asarray(screen)[(np.asarray(label) == 1) & (score >= threshold)])
+    if not len(wanted):
+        raise ValueError("no real passes the operating threshold; a screen cannot be chosen")
+    return float(wanted[int(np.floor(lost * len(wanted)))])
+
+
+def score_survey(
+    survey: Path,
+    out: Path,
+    judge: Judge,
+    *,
+    screen: Judge | None = None,
+    pass_at: float = -np.inf,
+    calibration: Calibration | None = None,
+    prevalence: float | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, int]:
+    """Score every stamp of a survey, or go on with it.
+
+    Args:
+        survey: A survey of stamps.
+        out: Folder of the shards of scores: ``id``, ``score``, ``screen``, ``probability`` (of
+            being real; NaN without a score or a calibration) and ``reason``.
+        judge: The network that decides.
+        screen: The network that screens, if any.
+        pass_at: Score of the screen from which a stamp goes on.
+        calibration: Of the judge's scores.
+        prevalence: Of reals among the detections of this night; none for that of the calibration.
+        workers: Threads, a block of stamps each.
+        progress: Called with the stamps done and their number.
+
+    Returns:
+        Counts ``received`` = ``scored`` + ``screened`` + ``flagged``.
+
+    Raises:
+        StoreError: The folder holds scores of other networks or of a survey that has changed.
+    """
+    clean(out)
+    shards = object_shards(survey)
+    manifest = read_manifest(out)
+    made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
+    if manifest.setdefault("made_by", made_by) != made_by:
+        raise StoreError(f"{out} holds scores of other networks; score into another folder")
+    for old, shard in zip(manifest["shards"], shards):
+        if old["of"] != shard["sha256"]:
+            raise StoreError(f"{survey} has changed since {out} was begun; remove it")
+    counts = {"received": 0, "scored": 0, "screened": 0, "flagged": 0}
+    for old in manifest["shards"]:
+        for name in counts:
+            counts[name] += old[name]
+    total = sum(shard["rows"] for shard in shards)
+    left = shards[len(manifest["shards"]) :]
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ahead = pool.submit(read_objects, survey, left[0]["file"], Stamps) if left else None
+        for i, shard in enumerate(left):
+            assert ahead is not None
+            _, stamps = ahead.result()
+            blocks = [
+                stamps.pixels[first : first + BLOCK] for first in range(0, len(stamps), BLOCK)
+            ]
+            jobs = [pool.submit(score_block, block, judge, screen, pass_at) for block in blocks]
+            if i + 1 < len(left):  # read while the others compute
+                ahead = pool.submit(read_objects, survey, left[i + 1]["file"], Stamps)
+            parts = [job.result() for job in jobs]
+            file = shard_name(len(manifest["shards"]))
+            table, here = _table(stamps, parts, calibration, prevalence)
+            write_table(out / file, table)
+            manifest["shards"].append(
+                {"file": file, "of": shard["sha256"], "sha256": sha256(out / file), **here}
+            )
+            write_manifest(out, manifest)
+            for name in counts:
+                counts[name] += here[name]
+            if progress is not None:
+                progress(counts["received"], total)
+    return counts
+
+
+def _table(
+    stamps: Stamps,
+    parts: list[Scored],
+    calibration: Calibration | None,
+    prevalence: float | None,
+) -> tuple[pa.Table, dict[str, int]]:
+    none: list[Any] = [np.zeros(0)]
+    score = np.concatenate(none + [part.score for part in parts])
+    reason = np.concatenate([np.zeros(0, "<U1"), *(part.reason for part in parts)])
+    probability = np.full(len(score), np.nan)
+    known = np.isfinite(score)
+    if calibration is not None:
+        probability[known] = calibration.probability(score[known], prevalence)
+    screened = int((reason == "screened").sum())
+    counts = {
+        "rows": len(score),
+        "received": len(score),
+        "scored": int(known.sum()),
+        "screened": screened,
+        "flagged": len(score) - int(known.sum()) - screened,
+    }
+    table = pa.table(
+        {
+            "id": pa.array(stamps.id),
+            "score": score,
+            "screen": np.concatenate(none + [part.screen for part in parts]),
+            "probability": probability,
+            "reason": pa.array(reason).dictionary_encode(),
+        }
+    )
+    return table, counts
