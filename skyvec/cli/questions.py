@@ -19,11 +19,22 @@ Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 
 @guarded
 def search(
-    what: Annotated[
-        list[str], typer.Argument(help="Ids of segments or targets, or a light-curve file.")
-    ],
     survey: Survey,
     model: Model,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Ids of segments or targets, or a light-curve file.", show_default=False
+        ),
+    ] = None,
+    signal: Annotated[
+        str | None,
+        typer.Option(
+            help="Look for a signal instead: 'transit(rp=0.1, period=3.2)', or a file of its "
+            "light curve.",
+            show_default=False,
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many neighbours.", min=1)] = 5,
     include_same_target: Annotated[
         bool, typer.Option("--include-same-target", help="Also other segments of the query.")
@@ -39,13 +50,21 @@ def search(
 ) -> None:
     """Find the light curves most alike.
 
-    The query need not be in the survey: a file is read, encoded and searched with.
+    The query need not be in the survey: a file is read, encoded and searched with. Nor need it
+    exist: with --signal a theory is drawn into stars of the survey and searched for; the picture
+    of what it found lies under answers/.
     """
+    if (signal is None) != bool(what):
+        raise ValueError("name what to search with, or give a --signal; one of the two")
+    if signal is not None:
+        _search_signal(survey, model, signal, k, form, out)
+        return
     # late: Faiss, and torch where a file is to be encoded, would slow `--help` down
     from skyvec.report import answers
 
-    files = [Path(name) for name in what if Path(name).is_file()]
-    ids = [name for name in what if not Path(name).is_file()]
+    names = what or []
+    files = [Path(name) for name in names if Path(name).is_file()]
+    ids = [name for name in names if not Path(name).is_file()]
     foreign = None
     if files:
         from skyvec.report.queries import read_queries
@@ -61,6 +80,18 @@ def search(
         combine="mean" if combine else "best" if nearest else "each",
     )
     show(found.table, form, out)
+
+
+def _search_signal(
+    survey: Path, model: str, signal: str, k: int, form: str | None, out: Path | None
+) -> None:
+    # late: torch and Matplotlib would slow `--help` down
+    from skyvec.report.directed import search_signal
+    from skyvec.report.queries import read_signal
+
+    answer, picture = search_signal(survey, model, read_signal(signal), k=k)
+    say(f"picture: {picture}")
+    show(answer.table, form, out)
 
 
 @guarded

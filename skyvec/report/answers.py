@@ -83,7 +83,7 @@ def search(
     }
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = _latents(survey, model)
+        latents = checked_latents(survey, model)
         parts = _search_all(
             latents, ids, foreign, k, exclude=not include_same_target, combine=combine
         )
@@ -161,7 +161,7 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
     """
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = _latents(survey, model)
+        latents = checked_latents(survey, model)
         usable = np.any(latents.vectors != 0, axis=1)
         asked = latents.take(usable)
         found = oddities.outliers(asked, None, k)
@@ -204,7 +204,7 @@ def clusters(
     """
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = _latents(survey, model)
+        latents = checked_latents(survey, model)
         usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
         found = groups.cluster(
             latents.take(usable), min_cluster_size=min_size, selection=selection
@@ -297,7 +297,7 @@ def tsne(survey: Path, model: str, *, seed: int = 0) -> Answer:
     """
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = _latents(survey, model)
+        latents = checked_latents(survey, model)
         xy = maps.tsne_map(latents, rng=np.random.default_rng(seed))
         table = pa.table(
             {
@@ -374,7 +374,7 @@ def probe(survey: Path, model: str, *, label: str | None = None, seed: int = 0) 
         )
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = _latents(survey, model)
+        latents = checked_latents(survey, model)
         labels = labels_of(catalog, column, latents.id)
         rng = np.random.default_rng(seed)
         rows = probes.probe(latents.vectors, labels, latents.target, rng=rng)
@@ -405,7 +405,8 @@ def _probe_table(model: str, width: int, rows: Sequence[probes.ProbeRow]) -> pa.
     return pa.table(columns)
 
 
-def _latents(survey: Path, model: str) -> Latents:
+def checked_latents(survey: Path, model: str) -> Latents:
+    """Read the latents of a model, of which there must be some."""
     latents = store.read_latents(survey, model)
     if not len(latents):
         raise store.StoreError(f"{survey} has no objects; ingest some, then encode again")

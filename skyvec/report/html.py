@@ -362,15 +362,7 @@ def _reconstruction_section(material: _Material) -> Section | None:
     chosen = material.rng.choice(ids, min(9, len(ids)), replace=False).tolist()
     curves, prepared = material.curves(chosen)
     flux = reconstruct(checkpoint.load(folder), curves).flux
-    models = []
-    for i in range(len(chosen)):
-        own = slice(int(curves.offsets[i]), int(curves.offsets[i + 1]))
-        band = curves.band[own]
-        scale = prepared.scale[i, band]
-        value = (flux[own] - prepared.level[i, band]) / np.where(scale > 0, scale, 1.0)
-        known = np.isfinite(value)
-        time = curves.mjd[own] - prepared.start[i]
-        models.append(pictures.Model(time[known], value[known], band[known]))
+    models = pictures.decoded_models(curves, prepared, flux)
     figure = pictures.curve_grid(prepared, np.arange(len(chosen)), chosen, across=3, models=models)
     caption = "Points in grey, the curve decoded from the code in orange; chosen at random."
     return Section(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from skyvec.prep.lightcurves import Prepared
 from skyvec.report.folding import strongest_period
-from skyvec.schema import Floats, Ints
+from skyvec.schema import Floats, Ints, LightCurves
 
 CLUSTER_COLOURS = (
     "#4477AA",
@@ -81,6 +81,28 @@ class Model:
     time: Floats
     value: Floats
     band: Ints
+
+
+def decoded_models(
+    curves: LightCurves, prepared: Prepared, flux: NDArray[np.floating]
+) -> list[Model]:
+    """Put decoded fluxes on the scale of the prepared curves they belong to.
+
+    Args:
+        curves: n curves.
+        prepared: The same, prepared without rounding.
+        flux: Decoded at every point, NaN in bands that the model does not know, shape (N,).
+    """
+    models = []
+    for i in range(len(curves)):
+        own = slice(int(curves.offsets[i]), int(curves.offsets[i + 1]))
+        band = curves.band[own]
+        scale = prepared.scale[i, band]
+        value = (flux[own] - prepared.level[i, band]) / np.where(scale > 0, scale, 1.0)
+        known = np.isfinite(value)
+        time = curves.mjd[own] - prepared.start[i]
+        models.append(Model(time[known], value[known], band[known]))
+    return models
 
 
 def cluster_colour(cluster: int) -> str:
@@ -243,10 +265,12 @@ def _panel(
     row: int,
     colour: str,
     model: Model | None = None,
+    behind: str = BEHIND,
 ) -> Axes:
     """Draw one curve, with a close-up at its right where it is fast; gives the main axes."""
     down, first, end = place[0], PARTS * place[1] + 3, PARTS * (place[1] + 1)
     part = _points(curves, row)
+    colour = colour if model is None else behind
     period = strongest_period(curves.time[part], curves.value[part])
     has_bands = len(np.unique(curves.band[part])) > 1
     window = None if has_bands else close_up(curves.time[part], curves.value[part])
@@ -273,7 +297,7 @@ def _panel(
 def _draw(
     axes: Axes, curves: Prepared, row: int, colour: str, model: Model | None, *, columns: int
 ) -> None:
-    draw_curve(axes, curves, row, colour=colour if model is None else BEHIND, columns=columns)
+    draw_curve(axes, curves, row, colour=colour, columns=columns)
     if model is not None:
         for code in np.unique(model.band):
             own = model.band == code
@@ -288,7 +312,7 @@ def _draw_folded(
     time, value, band = curves.time[part], curves.value[part], curves.band[part]
     for code in np.unique(band):
         own = band == code
-        tint = _tint(colour if model is None else BEHIND, code, len(np.unique(band)))
+        tint = _tint(colour, code, len(np.unique(band)))
         _dots_twice(axes, time[own] / period, value[own], tint, 3.2)
     if model is not None:
         _dots_twice(axes, model.time / period, model.value, MODEL_COLOUR, 2.4)
@@ -317,6 +341,7 @@ def curve_grid(
     across: int = 4,
     colours: Sequence[str] | None = None,
     models: Sequence[Model] | None = None,
+    fade: bool = True,
 ) -> Figure:
     """Draw curves as small multiples, each with its caption; fast ones with a close-up.
 
@@ -327,6 +352,7 @@ def curve_grid(
         across: Panels a row.
         colours: One a panel; plain ink where not given.
         models: Decoded curves to draw over the points, one a panel.
+        fade: Whether the points behind a decoded curve turn grey.
 
     Returns:
         A figure with m panels, 2.75 inches wide each.
@@ -339,7 +365,8 @@ def curve_grid(
     for i, row in enumerate(rows):
         colour = colours[i] if colours else INK
         model = models[i] if models else None
-        axes = _panel(figure, grid, divmod(i, across), curves, int(row), colour, model)
+        behind = BEHIND if fade else colour
+        axes = _panel(figure, grid, divmod(i, across), curves, int(row), colour, model, behind)
         _caption(axes, captions[i], colour)
         quiet(axes)
     return figure

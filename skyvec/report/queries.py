@@ -13,6 +13,8 @@ from skyvec.encode import encode_curves
 from skyvec.ingest import ingest
 from skyvec.report.answers import Queries
 from skyvec.report.facts import reject_reasons
+from skyvec.schema import Catalog, LightCurves
+from skyvec.sim.signals import Signal, Template, parse
 
 
 def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any) -> Queries:
@@ -31,6 +33,43 @@ def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any
         ValueError: Nothing in the files is usable; the message gives the first reason.
     """
     checkpoint = load(store.model_folder(survey, model))
+    parts = _read(files, **options)
+    vectors = [encode_curves(checkpoint, curves)[0] for _, curves in parts]
+    return Queries(
+        np.concatenate([catalog.id for catalog, _ in parts]),
+        np.concatenate([catalog.target for catalog, _ in parts]),
+        np.concatenate(vectors),
+        " ".join([*(store.sha256(path) for path in files), repr(sorted(options.items()))]),
+    )
+
+
+def read_signal(text: str) -> Signal | Template:
+    """Read a signal as written, such as ``transit(rp=0.1)``, or a file of flux against time.
+
+    Args:
+        text: The signal, or the path of a file that ingest reads, whose first light curve (in its
+            first band) is the signal.
+
+    Raises:
+        ValueError: It is neither; the message says why.
+    """
+    path = Path(text)
+    if not path.is_file():
+        try:
+            return parse(text)
+        except ValueError as error:
+            if path.suffix and "(" not in text:
+                raise ValueError(f"no signal and no file: {text}") from error
+            raise
+    _, curves = _read([path])[0]
+    own = slice(0, int(curves.offsets[1]))
+    first = curves.band[own] == curves.band[0]
+    time, flux = curves.mjd[own][first], curves.flux[own][first].astype(np.float64)
+    return Template(path.name, time - time[0], flux)
+
+
+def _read(files: Sequence[Path], **options: Any) -> list[tuple[Catalog, LightCurves]]:
+    """Light curves of some files with their facts, through the door of a survey."""
     with TemporaryDirectory() as folder:
         passing = Path(folder) / "queries"
         ingest(passing, files, **options)
@@ -40,10 +79,4 @@ def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any
     if not parts:
         reason = next(iter(rejected), "there is no light curve in it")
         raise ValueError(f"cannot search with {files[0]}: {reason}")
-    vectors = [encode_curves(checkpoint, curves)[0] for _, curves in parts]
-    return Queries(
-        np.concatenate([catalog.id for catalog, _ in parts]),
-        np.concatenate([catalog.target for catalog, _ in parts]),
-        np.concatenate(vectors),
-        " ".join([*(store.sha256(path) for path in files), repr(sorted(options.items()))]),
-    )
+    return parts

@@ -1,0 +1,168 @@
+"""Directed search: ask a survey for a signal that nobody has seen yet."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from skyvec import store
+from skyvec.analysis.directed import Contrast, ranking
+from skyvec.batches import join
+from skyvec.checkpoint import Checkpoint, load
+from skyvec.encode import encode_curves, reconstruct
+from skyvec.prep.codes import BASELINES
+from skyvec.prep.lightcurves import prepare
+from skyvec.report import pictures
+from skyvec.report.answers import checked_latents
+from skyvec.report.remember import Answer, remember
+from skyvec.schema import Floats, Ints, Latents, LightCurves
+from skyvec.sim.signals import Drawable, Template, cloud_in
+
+DRAWS = 96
+"""Members of the query's cloud: twice as many rank alike."""
+
+LENDERS = 400
+"""So many segments of the survey, taken at random, may lend their stamps and noise."""
+
+SHOWN = 3
+"""Members of the cloud in the picture."""
+
+
+def search_signal(
+    survey: Path,
+    model: str,
+    signal: Drawable,
+    *,
+    k: int = 20,
+    draws: int = DRAWS,
+    seed: int = 0,
+    among: NDArray[np.bool_] | None = None,
+    among_name: str = "",
+) -> tuple[Answer, Path]:
+    """Rank a survey by how much each object looks like a signal rather than like the survey.
+
+    The signal is drawn into curves of the survey, each time with other phases, free parameters
+    and, where its size is left open, another depth; the cloud of their codes is held against the
+    codes of the survey (:class:`skyvec.analysis.directed.Contrast`). Each object stands once, by
+    its best segment. The picture shows some of the cloud in red and the first answers in black,
+    with what the decoder makes of each.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are searched.
+        signal: What to look for.
+        k: How many answers.
+        draws: Members of the cloud.
+        seed: Of the draws.
+        among: Answer only with segments where this is true, shape (n,); the survey that the
+            signal is held against stays whole.
+        among_name: What ``among`` is, for the record.
+
+    Returns:
+        Columns rank, id, target, score [nat], segments, ra, dec, and the picture's path. A score
+        above 0 says: rather the signal than an object taken from the survey at random.
+
+    Raises:
+        ValueError: k < 1, or the survey holds no light curve to draw into.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    checkpoint = load(store.model_folder(survey, model))
+    arguments: dict[str, Any] = {
+        "signal": str(signal),
+        "digest": _digest(signal),
+        "k": k,
+        "draws": draws,
+        "seed": seed,
+        "among": among_name,
+    }
+    path = store.answers_folder(survey, "directed", model) / "directed.png"
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = checked_latents(survey, model)
+        cloud, contrast = _ask(survey, checkpoint, latents, signal, draws, seed)
+        score = contrast.score(latents.vectors, latents.target)
+        if among is not None:
+            score = np.where(among, score, -np.inf)
+        order = ranking(score, latents.target)
+        order = order[np.isfinite(score[order])]
+        table = _table(latents, score, order[:k])
+        # before the answer counts as made, so that a picture always belongs to its table
+        content = pictures.png(_draw(survey, checkpoint, cloud, table))
+        store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
+        facts = {"signal": str(signal), "searched": len(latents), "objects": len(order)}
+        return table, facts | {"picture": hashlib.sha256(content).hexdigest()}
+
+    answer = remember(survey, "directed", model, arguments, make)
+    return answer, path
+
+
+def _digest(signal: Drawable) -> str:
+    if isinstance(signal, Template):
+        return hashlib.sha256(signal.time.tobytes() + signal.flux.tobytes()).hexdigest()
+    return ""
+
+
+def _ask(
+    survey: Path,
+    checkpoint: Checkpoint,
+    latents: Latents,
+    signal: Drawable,
+    draws: int,
+    seed: int,
+) -> tuple[LightCurves, Contrast]:
+    """Draw the cloud and hold it against the survey."""
+    rng = np.random.default_rng(seed)
+    usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
+    lenders = np.sort(rng.permutation(usable)[:LENDERS])
+    curves = store.find_curves(survey, latents.id[lenders].tolist())
+    cloud, rows = cloud_in(curves, signal, rng, draws=draws)
+    codes = encode_curves(checkpoint, cloud)[0]
+    target = latents.target[lenders[rows]]
+    return cloud, Contrast(codes, target, latents.vectors, latents.target)
+
+
+def _table(latents: Latents, score: Floats, rows: Ints) -> pa.Table:
+    names, counts = np.unique(latents.target, return_counts=True)
+    return pa.table(
+        {
+            "rank": np.arange(1, len(rows) + 1),
+            "id": latents.id[rows],
+            "target": latents.target[rows],
+            "score": score[rows],
+            "segments": counts[np.searchsorted(names, latents.target[rows])],
+            "ra": latents.ra[rows],
+            "dec": latents.dec[rows],
+        }
+    )
+
+
+def _draw(survey: Path, checkpoint: Checkpoint, cloud: LightCurves, table: pa.Table) -> Figure:
+    """Some of the query in red, the first answers in black, what is decoded over both."""
+    rows = table.to_pylist()[: 4 * SHOWN]
+    shown = np.linspace(0, len(cloud) - 1, min(SHOWN, len(cloud))).astype(np.int64)
+    parts = [cloud.take(shown), store.find_curves(survey, [row["id"] for row in rows])]
+    prepared = [prepare(part, round_days=0) for part in parts]
+    models = None
+    if checkpoint.recipe["model"]["name"] not in BASELINES:
+        models = [
+            model
+            for part, ready in zip(parts, prepared)
+            for model in pictures.decoded_models(part, ready, reconstruct(checkpoint, part).flux)
+        ]
+    captions = [f"query {i + 1}\n{str(parts[0].id[i])[:60]}" for i in range(len(shown))]
+    captions += [f"{row['rank']}. {row['id']}\nscore {row['score']:.2f}" for row in rows]
+    colours = [pictures.QUERY_COLOUR] * len(shown) + [pictures.INK] * len(rows)
+    return pictures.curve_grid(
+        join(prepared),
+        np.arange(len(captions)),
+        captions,
+        across=SHOWN,
+        colours=colours,
+        models=models,
+        fade=False,
+    )
