@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from skyvec import store
+from skyvec.cli import simulate
 from skyvec.models.logpolar import LogPolar
 from skyvec.nn.frames import Frames
 from skyvec.sim import artefacts, galaxies
@@ -164,3 +166,22 @@ def test_a_hundred_galaxies_a_second(monkeypatch):
     start = time.process_time()
     draw(200)
     assert 200 / (time.process_time() - start) > 60  # 144 on an idle core
+
+
+def test_paired_surveys_are_stored_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "CHUNK", 4)
+    one, other = tmp_path / "a", tmp_path / "b"
+    assert simulate.galaxies(one, 10, pair=other, seed=2) == 20
+    whole = store.find_images(one, ["GAL 9/sdss"]).pixels
+    first, second = store.read_catalog(one), store.read_catalog(other)
+    assert first.target.tolist() == second.target.tolist()
+    assert set(first.columns["label"]) == set(KINDS)
+    assert simulate.galaxies(one, 10, pair=other, seed=2) == 0
+    # alone, the first telescope sees the same
+    assert simulate.galaxies(tmp_path / "c", 10, seed=2) == 10
+    alone = store.find_images(tmp_path / "c", ["GAL 9/sdss"]).pixels
+    assert np.array_equal(alone, whole, equal_nan=True)
+    with pytest.raises(ValueError, match="name two folders"):
+        simulate.galaxies(one, 10, pair=one)
+    with pytest.raises(store.StoreError, match="other objects already"):
+        simulate.galaxies(one, 10, seed=3)

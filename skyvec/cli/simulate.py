@@ -16,16 +16,25 @@ CHUNK = 500
 
 @guarded
 def simulate(
-    kind: Annotated[str, typer.Argument(help="sky, or one kind of star such as cepheid.")],
+    kind: Annotated[
+        str, typer.Argument(help="sky, galaxies, or one kind of star such as cepheid.")
+    ],
     survey: Annotated[
         Path | None,
-        typer.Option("--survey", "-s", help="Survey to make, for a sky.", show_default=False),
+        typer.Option("--survey", "-s", help="Survey to make, for many.", show_default=False),
+    ] = None,
+    pair: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of galaxies: the survey of a second telescope that sees the same ones.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File for one curve.", show_default=False),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Light curves of a sky.", min=1)] = 3000,
+    n: Annotated[int, typer.Option("-n", help="Light curves, or galaxies.", min=1)] = 3000,
     cadence: Annotated[
         str, typer.Option(help="Of a sky: tess, tess-10min, tess-2min or ground.")
     ] = "tess",
@@ -42,12 +51,22 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Another seed, another draw.", min=0)] = 0,
     form: Format = None,
 ) -> None:
-    """Make one light curve of a kind, or a survey of many with known truth.
+    """Make one light curve of a kind, or a survey of many objects with known truth.
 
     One curve is noiseless: a table with the columns id, mjd and flux, which `skyvec search` takes
     as a query. A sky has noise, gaps, labels (columns label and shape) and a few planted oddities;
-    made again it goes on where it was stopped.
+    galaxies are images with labels, shapes and a few artefacts (column artefact), with --pair seen
+    by two telescopes of other pixels, PSF and depth. Made again it goes on where it was stopped.
     """
+    if kind == "galaxies":
+        if survey is None:
+            raise ValueError("galaxies go into a survey; name its folder with --survey DIR")
+        with bar("simulating") as progress:
+            made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
+        say(f"{made:,} images made now of {n:,} galaxies in {survey}")
+        return
+    if pair is not None:
+        raise ValueError(f"--pair is for galaxies, not for {kind}")
     if kind != "sky":
         table = _one_curve(kind, days, minutes, settings or [], seed)
         show(table, form or (None if out else "csv"), out)
@@ -97,6 +116,75 @@ def sky(
     facts: dict[str, object] = {"curves": n, "cadence": cadence, "seed": seed}
     store.note(survey, "simulate", facts)
     return made
+
+
+def galaxies(
+    survey: Path,
+    n: int,
+    *,
+    pair: Path | None = None,
+    seed: int = 0,
+    progress: Bar | None = None,
+) -> int:
+    """Simulate galaxies into a survey, and as another telescope sees them into a second one.
+
+    Chunk by chunk; chunks that are there are not made again. The same galaxy has the same target
+    in both surveys.
+
+    Returns:
+        How many images were made now.
+
+    Raises:
+        ValueError: Both surveys are the same folder.
+        StoreError: A survey holds other objects.
+        ModuleNotFoundError: GalSim is not installed.
+    """
+    # late: NumPy, SciPy and PyArrow would slow `--help` down
+    import numpy as np
+
+    from skyvec import store
+    from skyvec.sim.galaxies import TELESCOPES, simulate_galaxies
+
+    folders = [survey] if pair is None else [survey, pair]
+    if pair is not None and survey.resolve() == pair.resolve():
+        raise ValueError(f"--survey and --pair are both {survey}; name two folders")
+    telescopes = list(TELESCOPES.values())[: len(folders)]
+    done = []
+    for folder, telescope in zip(folders, telescopes):
+        store.create_survey(folder)
+        done.append(store.finished_items(folder))
+        title = _galaxies_title(n, telescope.name, seed)
+        if foreign := sorted(source for source in done[-1] if not source.startswith(title)):
+            raise store.StoreError(
+                f"{folder} holds other objects already ({foreign[0]}); simulate into a new folder"
+            )
+    made = 0
+    for first in range(0, n, CHUNK):
+        count = min(CHUNK, n - first)
+        sources = [f"{_galaxies_title(n, t.name, seed)}, from {first}" for t in telescopes]
+        if any(source not in known for source, known in zip(sources, done)):
+            rng = np.random.default_rng([seed, first])
+            seen = simulate_galaxies(count, rng, telescopes=telescopes, first=first)
+            for folder, source, known, (catalog, images) in zip(folders, sources, done, seen):
+                if source not in known:
+                    store.append_objects(folder, catalog, images, np.full(count, source))
+                    made += count
+        if progress is not None:
+            progress(first + count, n)
+    for folder, telescope in zip(folders, telescopes):
+        facts: dict[str, object] = {
+            "galaxies": n,
+            "telescope": telescope.name,
+            "pixel_scale": telescope.pixel_scale,
+            "seeing": telescope.seeing,
+            "seed": seed,
+        }
+        store.note(folder, "simulate", facts)
+    return made
+
+
+def _galaxies_title(n: int, telescope: str, seed: int) -> str:
+    return f"simulated galaxies, {n}, {telescope}, seed {seed}"
 
 
 def _one_curve(

@@ -60,7 +60,7 @@ def inject(image: Image, kind: str, rng: np.random.Generator) -> Image:
     if kind == "ghost":
         radius = rng.uniform(9, 18)
         light = ((far < radius) & (far > 0.4 * radius)) * rng.uniform(0.15, 0.4)
-        return _added(image, bright * rng.uniform(0.5, 1, bands)[:, None, None] * light)
+        return _added(image, bright * rng.uniform(0.5, 1, (bands, 1, 1)) * light)
     unit = min(y, x) / 64
     light = 30 / (1 + (far / 1.6) ** 2) ** 1.8
     spikes = 3 * np.exp(-np.minimum(np.abs(dy), np.abs(dx)) / (0.7 * unit)) * np.exp(-far / 14)
