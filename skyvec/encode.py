@@ -1,9 +1,9 @@
 """Objects in, latents out: streaming, in bounded memory, resumable shard by shard.
 
-The vector of a curve depends on nothing but the curve and the checkpoint: not on the batch, the
+The vector of an object depends on nothing but the object and the checkpoint: not on the batch, the
 chunk or the shard it came in (to the tolerance of its solver, where that is adaptive). A curve
-without a point in the model's bands gets the zero vector, a constant curve whatever the model
-makes of zeros. A vector of zeros has no cosine to any other.
+without a point in the model's bands, or an image without a measured pixel, gets the zero vector, a
+constant curve whatever the model makes of zeros. A vector of zeros has no cosine to any other.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skyvec.batches import choose_bands, hash_uniform, length_buckets, ragged, split, use_threads
+from skyvec.batches import (
+    choose_bands,
+    frames,
+    hash_uniform,
+    image_scaling,
+    image_training_set,
+    length_buckets,
+    prepare_images,
+    ragged,
+    split,
+    use_threads,
+)
 from skyvec.checkpoint import Checkpoint, Recipe, is_finished, load, save
+from skyvec.nn.frames import Frames, frame_mean
 from skyvec.nn.ragged import Ragged
-from skyvec.prep.codes import BASELINES
+from skyvec.prep.codes import BASELINES, baselines_of
+from skyvec.prep.images import Scaling
 from skyvec.prep.lightcurves import Prepared, prepare
-from skyvec.schema import Catalog, Latents, LightCurves
+from skyvec.schema import Catalog, Images, Latents, LightCurves
 from skyvec.store import (
     StoreError,
     clean,
@@ -33,11 +46,19 @@ from skyvec.store import (
     read_manifest,
     read_objects,
     survey_bands,
+    survey_kind,
+    survey_shape,
     write_latents,
 )
 
 CHUNK_POINTS = 2_000_000
 """Raw points prepared at a time: a few hundred MB of working memory."""
+
+CHUNK_PIXELS = 8_000_000
+"""Raw pixels prepared at a time: a hundred MB of working memory."""
+
+IMAGE_BATCH = 128
+"""Images a network sees at a time: few enough for its layers to stay near the processor."""
 
 CHECKED_POINTS = 64
 """Points of a curve at which its reconstruction is compared with it."""
@@ -148,14 +169,23 @@ def encode_shard(
         file: Name of the shard.
         report: Called with the number of segments of each chunk as it is finished.
     """
-    catalog, curves = read_objects(survey, file)
     vectors, errors = [], []
-    for rows in _chunks(curves):
-        vector, error = encode_curves(checkpoint, curves.take(rows))
+    if survey_kind(survey) == "images":
+        catalog, images = read_objects(survey, file, Images)
+        parts = (
+            (rows.stop - rows.start, encode_images(checkpoint, images.take(rows)))
+            for rows in _image_chunks(images)
+        )
+    else:
+        catalog, curves = read_objects(survey, file)
+        parts = (
+            (len(rows), encode_curves(checkpoint, curves.take(rows))) for rows in _chunks(curves)
+        )
+    for n, (vector, error) in parts:
         vectors.append(vector)
         errors.append(error)
         if report is not None:
-            report(len(rows))
+            report(n)
     return _latents(checkpoint, catalog, vectors, errors)
 
 
@@ -192,7 +222,7 @@ def fit_baseline(
     survey: Path,
     name: str,
     *,
-    curves: int = 5_000,
+    objects: int = 5_000,
     min_points: int = 8,
     seed: int = 0,
     valid: float = 0.1,
@@ -205,9 +235,10 @@ def fit_baseline(
     Args:
         survey: The survey's folder.
         name: ``statistics`` (PCA of the log power spectrum and simple statistics) or ``features``
-            (the light-curve package); also the name of the model and of its latents.
-        curves: How many curves of the train split to fit on, chosen by the hash of their ids.
-        min_points: Fewest points of those.
+            (the light-curve package) of light curves, ``pixels`` (their PCA) of images; also the
+            name of the model and of its latents.
+        objects: How many of the train split to fit on, chosen by the hash of their ids.
+        min_points: Fewest points of those, where they are light curves.
         seed: Of the choice and of the split.
         valid: Fraction of the objects in the validation split; they are not fitted on.
         test: Fraction of the objects in the test split; they are not fitted on.
@@ -221,31 +252,66 @@ def fit_baseline(
     """
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}; choose from {', '.join(BASELINES)}")
+    if BASELINES[name].modality != survey_kind(survey):
+        raise ValueError(
+            f"{name} is a code of {BASELINES[name].modality}, but {survey} holds "
+            f"{survey_kind(survey)}; choose from {', '.join(baselines_of(survey_kind(survey)))}"
+        )
     folder = model_folder(survey, name)
     if is_finished(folder):
         return folder
+    split_by = {"seed": seed, "valid": valid, "test": test}
+    if BASELINES[name].modality == "images":
+        table, data = _image_table(survey, name, objects, split_by)
+    else:
+        table, data = _curve_table(survey, name, objects, min_points, split_by)
+    code = BASELINES[name].code.fit(table)
+    recipe: Recipe = {"data": data, "model": {"name": name}}
+    arrays = {key: torch.from_numpy(array) for key, array in code.arrays().items()}
+    save(folder, recipe, arrays, {"model": name, "objects": {"train": len(table)}})
+    return folder
+
+
+def _curve_table(
+    survey: Path, name: str, objects: int, min_points: int, split_by: dict[str, Any]
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
     catalog, bands = read_catalog(survey), survey_bands(survey)
-    parts = split(catalog.target, seed=seed, valid=valid, test=test)
-    key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
+    parts = split(catalog.target, **split_by)
+    key = hash_uniform(catalog.id.tolist(), seed=split_by["seed"], purpose="choice")
     train = np.flatnonzero(parts == "train")
-    chosen = catalog.id[train[np.argsort(key[train], kind="stable")[:curves]]]
+    chosen = catalog.id[train[np.argsort(key[train], kind="stable")[:objects]]]
     tables = []
     for _, _, light in iterate_objects(survey):
         rows = np.flatnonzero(np.isin(light.id, chosen) & (light.lengths >= min_points))
         if len(rows):
             tables.append(BASELINES[name].measure(choose_bands(light.take(rows), bands)))
-    n_train = sum(map(len, tables))
-    if n_train < 2:
+    if sum(map(len, tables)) < 2:
         raise ValueError(
             f"fewer than 2 curves of the train split of {survey} have {min_points} points; "
             "ingest more, or lower min_points"
         )
-    code = BASELINES[name].code.fit(np.concatenate(tables))
-    data = {"curves": curves, "seed": seed, "min_points": min_points, "bands": list(bands)}
-    recipe: Recipe = {"data": {**data, "valid": valid, "test": test}, "model": {"name": name}}
-    arrays = {key: torch.from_numpy(array) for key, array in code.arrays().items()}
-    save(folder, recipe, arrays, {"model": name, "curves": {"train": n_train}})
-    return folder
+    data = {"curves": objects, "min_points": min_points, "bands": list(bands), **split_by}
+    return np.concatenate(tables), data
+
+
+def _image_table(
+    survey: Path, name: str, objects: int, split_by: dict[str, Any]
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    size = min(64, *survey_shape(survey)[1:])
+    scaling = image_scaling(survey, size=size, **split_by).facts()
+    data = {
+        "images": objects,
+        "bands": list(survey_bands(survey)),
+        "crop": 0,
+        "size": size,
+        "stretch": scaling["kind"],
+        **{key: scaling[key] for key in ("sky", "soft", "top")},
+        **split_by,
+    }
+    pixels, _, parts = image_training_set(survey, **data)
+    if (parts == "train").sum() < 2:
+        raise ValueError(f"fewer than 2 images of {survey} fall to the train split; ingest more")
+    return BASELINES[name].measure(pixels[parts == "train"]), data
 
 
 def encode_curves(
@@ -278,6 +344,96 @@ def encode_curves(
             vectors[rows] = code[:, : checkpoint.model.latent].numpy()
             errors[rows] = _error(checkpoint, batch, code).numpy()
     return vectors, errors
+
+
+def encode_images(
+    checkpoint: Checkpoint, images: Images
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Encode images held in memory.
+
+    Args:
+        checkpoint: A trained model.
+        images: n images, no smaller than the model's recipe asks for, in its bands (as many
+            bands of other names are taken in their order).
+
+    Returns:
+        Vectors of shape (n, d), and the mean absolute difference between each image and its
+        reconstruction over its measured pixels, in units of the image's own deviation, shape
+        (n,); NaN without measured pixels, and where the model does not reconstruct.
+
+    Raises:
+        ValueError: The images are too small, or lack a band.
+    """
+    name, data = checkpoint.recipe["model"]["name"], checkpoint.recipe["data"]
+    pixels = prepare_images(images, **{key: data[key] for key in PREPARED_BY})
+    is_seen = ~np.isnan(pixels).all(axis=(1, 2, 3))
+    errors = np.full(len(images), np.nan, np.float32)
+    if name in BASELINES:
+        coded = checkpoint.model.transform(BASELINES[name].measure(pixels)).vectors
+        coded[~is_seen] = 0
+        return coded, errors
+    model = checkpoint.model
+    vectors = np.zeros((len(images), model.latent), np.float32)
+    rows = np.flatnonzero(is_seen)
+    with torch.inference_mode():
+        for start in range(0, len(rows), IMAGE_BATCH):
+            part = rows[start : start + IMAGE_BATCH]
+            batch = frames(pixels[part])
+            code = model.code(batch)
+            vectors[part] = code[:, : model.latent].numpy()
+            if reconstructs(model):
+                errors[part] = _image_error(batch, model.decode(code)).numpy()
+    return vectors, errors
+
+
+PREPARED_BY = ("bands", "crop", "size", "stretch", "sky", "soft", "top")
+"""The keys of a recipe's ``[data]`` that say how images are prepared."""
+
+
+def reconstructs(model: Any) -> bool:
+    """Say whether a model draws what it has encoded."""
+    return hasattr(model, "decode")
+
+
+def _image_error(batch: Frames, drawn: torch.Tensor) -> torch.Tensor:
+    """Mean absolute residual of each image over its deviation, (n,)."""
+    mean = frame_mean(batch.pixels, batch)[:, None, None, None]
+    deviation = frame_mean((batch.pixels - mean).square(), batch).sqrt()
+    return frame_mean((drawn - batch.pixels).abs(), batch) / deviation.clamp(min=1e-6)
+
+
+def reconstruct_images(checkpoint: Checkpoint, images: Images) -> tuple[Images, Images]:
+    """Encode images and draw them again from their codes.
+
+    Args:
+        checkpoint: A trained model that reconstructs.
+        images: n images in the model's bands.
+
+    Returns:
+        The images as the model was shown them and as it draws them, cropped and averaged as its
+        recipe says, both in the flux unit of the images.
+
+    Raises:
+        ValueError: The model does not reconstruct.
+    """
+    name, data = checkpoint.recipe["model"]["name"], checkpoint.recipe["data"]
+    if name in BASELINES or not reconstructs(checkpoint.model):
+        raise ValueError(f"{checkpoint.name!r} draws nothing; choose a model that reconstructs")
+    pixels = prepare_images(images, **{key: data[key] for key in PREPARED_BY})
+    drawn = np.empty_like(pixels)
+    with torch.inference_mode():
+        for start in range(0, len(images), IMAGE_BATCH):
+            part = slice(start, start + IMAGE_BATCH)
+            model = checkpoint.model
+            drawn[part] = model.decode(model.code(frames(pixels[part]))).numpy()
+    numbers = (np.asarray(data[key], np.float64) for key in ("sky", "soft", "top"))
+    scaling = Scaling(data["stretch"], *numbers)
+    bands = tuple(data["bands"])
+    shown, again = (
+        Images(images.id, scaling.undo(part), bands, flux_unit=images.flux_unit)
+        for part in (pixels, drawn)
+    )
+    return shown, again
 
 
 def reconstruct(checkpoint: Checkpoint, curves: LightCurves) -> Reconstruction:
@@ -367,6 +523,13 @@ def _chunks(curves: LightCurves) -> Iterator[NDArray[np.int64]]:
         last = min(max(last, first + 1), len(curves))
         yield np.arange(first, last)
         first = last
+
+
+def _image_chunks(images: Images) -> Iterator[slice]:
+    """Rows in order, in chunks of a bounded number of pixels."""
+    step = max(1, CHUNK_PIXELS // max(1, images.pixels[:1].size))
+    for first in range(0, len(images), step):
+        yield slice(first, min(first + step, len(images)))
 
 
 def _latents(

@@ -1,8 +1,9 @@
 """Codes without a network: hand-crafted numbers, scaled on a training part.
 
-Two of them: the leading components of the log power spectrum with the statistics
-(``StatisticsCode``), and the features of the ``light-curve`` package (``FeatureCode``). What is
-missing (NaN) becomes the median of the training part, never 0, and is counted.
+Of light curves: the leading components of the log power spectrum with the statistics
+(``StatisticsCode``), and the features of the ``light-curve`` package (``FeatureCode``). Of images:
+the leading components of the pixels (``PixelsCode``). What is missing (NaN) becomes the median of
+the training part, never 0, and is counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.prep.features import package_features, spectrum_and_statistics
+from skyvec.prep.images import block_average
 from skyvec.prep.spectra import FREQUENCY_EDGES
 
 Numbers = NDArray[np.float64]
@@ -148,17 +150,100 @@ class FeatureCode:
         return cls(**arrays)
 
 
+N_PIXEL_COMPONENTS = 40
+PIXEL_SIDE = 32
+"""[pixel] Images are averaged down to about this side before their components are taken."""
+
+
+def pixel_table(pixels: Vectors) -> Numbers:
+    """Prepared images (n, C, y, x) as rows of coarse pixels, (n, C * side**2), NaN kept."""
+    factor = max(1, min(pixels.shape[-2:]) // PIXEL_SIDE)
+    coarse = block_average(pixels, factor) if factor > 1 else pixels
+    return coarse.reshape(len(pixels), -1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class PixelsCode:
+    """The leading 40 principal components of the pixels, each with its own size.
+
+    Args:
+        fill: Median of each pixel, in the place of one that was not measured, (P,).
+        mean: (P,).
+        components: Principal axes, orthonormal columns, (P, d).
+    """
+
+    fill: Numbers
+    mean: Numbers
+    components: Numbers
+
+    @classmethod
+    def fit(cls, table: Numbers) -> "PixelsCode":
+        """Learn from the training part.
+
+        Args:
+            table: From :func:`pixel_table`, (n >= 2, P).
+
+        References:
+            Halko, Martinsson & Tropp 2011, SIAM Review 53, 217 (the range finder used here).
+        """
+        _require_rows(table)
+        fill = _median(table)
+        whole = _impute(table, fill)
+        mean = whole.mean(axis=0)
+        centred = whole - mean
+        width = min(N_PIXEL_COMPONENTS, *centred.shape)
+        # a fixed start: the same table always gives the same axes
+        start = np.random.default_rng(0).standard_normal(
+            (len(centred), min(width + 20, *table.shape))
+        )
+        basis = np.linalg.qr(centred.T @ start)[0]
+        for _ in range(4):
+            basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+        _, _, axes = np.linalg.svd(centred @ basis, full_matrices=False)
+        components = basis @ axes[:width].T
+        largest = np.abs(components).argmax(axis=0)
+        return cls(fill, mean, components * np.sign(components[largest, np.arange(width)]))
+
+    def transform(self, table: Numbers) -> Coded:
+        """Code any images: table (n, P) -> vectors (n, d)."""
+        _require_columns(table, len(self.mean))
+        scores = (_impute(table, self.fill) - self.mean) @ self.components
+        return Coded(scores.astype(np.float32), np.isnan(table).sum(axis=1))
+
+    def arrays(self) -> Arrays:
+        """All that is learned, by name, for storage."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "PixelsCode":
+        """The code that gave these ``arrays``."""
+        return cls(**arrays)
+
+
 class Baseline(NamedTuple):
-    """A code without a network: ``code.fit(measure(train))``, then ``transform(measure(any))``."""
+    """A code without a network: ``code.fit(measure(train))``, then ``transform(measure(any))``.
+
+    Args:
+        measure: Makes the table: of light curves in some bands, or of prepared images.
+        code: What is fitted to it.
+        modality: What it is for.
+    """
 
     measure: Callable[..., Numbers]
-    code: type[StatisticsCode] | type[FeatureCode]
+    code: type[StatisticsCode] | type[FeatureCode] | type[PixelsCode]
+    modality: str = "lightcurves"
 
 
 BASELINES = {
     "statistics": Baseline(spectrum_and_statistics, StatisticsCode),
     "features": Baseline(package_features, FeatureCode),
+    "pixels": Baseline(pixel_table, PixelsCode, "images"),
 }
+
+
+def baselines_of(modality: str) -> list[str]:
+    """Names of the codes without a network for one kind of object."""
+    return [name for name, baseline in BASELINES.items() if baseline.modality == modality]
 
 
 def _split_spectrum(table: Numbers) -> tuple[Numbers, Numbers]:
@@ -181,12 +266,12 @@ def _impute(table: Numbers, fill: Numbers) -> Numbers:
 
 def _require_rows(table: Numbers) -> None:
     if table.ndim != 2 or len(table) < 2:
-        raise ValueError(f"a code needs a table of at least 2 curves to fit, not {table.shape}")
+        raise ValueError(f"a code needs a table of at least 2 objects to fit, not {table.shape}")
 
 
 def _require_columns(table: Numbers, wanted: int) -> None:
     if table.ndim != 2 or table.shape[1] != wanted:
         raise ValueError(
-            f"the code was fitted on {wanted} numbers a curve, but the table is {table.shape}; "
+            f"the code was fitted on {wanted} numbers an object, but the table is {table.shape}; "
             "measure it with the same bands and options"
         )

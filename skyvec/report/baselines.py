@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from skyvec import store
 from skyvec.encode import encode
-from skyvec.prep.codes import BASELINES
+from skyvec.prep.codes import baselines_of
 from skyvec.report import answers
 
 
@@ -39,7 +40,7 @@ def compare(
         ModuleNotFoundError: A baseline needs a package that is not installed.
     """
     rows = [answers.probe(survey, model, label=label, seed=seed).table]
-    for name in BASELINES if baselines else ():
+    for name in baselines_of(store.survey_kind(survey)) if baselines else ():
         if name == model:
             continue
         encode(survey, name, progress=progress)
