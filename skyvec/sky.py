@@ -33,3 +33,23 @@ def separation(ra1: Floats, dec1: Floats, ra2: Floats, dec2: Floats) -> np.ndarr
     a1, d1, a2, d2 = (np.radians(np.asarray(x, np.float64)) for x in (ra1, dec1, ra2, dec2))
     h = np.sin((d2 - d1) / 2) ** 2 + np.cos(d1) * np.cos(d2) * np.sin((a2 - a1) / 2) ** 2
     return np.degrees(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1))))
+
+
+def cone_cells(ra: float, dec: float, radius: float) -> np.ndarray:
+    """Cover a cone by HEALPix cells, each given as its range of finest cells.
+
+    Args:
+        ra: Centre, ICRS [deg].
+        dec: Centre, ICRS [deg].
+        radius: [deg], > 0.
+
+    Returns:
+        First finest cell and the end of each cell that touches the cone, shape (m, 2).
+    """
+    from astropy import units as u
+
+    order = int(np.clip(np.ceil(np.log2(8 * 58.6 / radius)), 0, 29))
+    grid = HEALPix(nside=2**order, order="nested")
+    cells = grid.cone_search_lonlat(ra * u.deg, dec * u.deg, radius * u.deg).astype(np.int64)
+    first = np.sort(cells) << 2 * (29 - order)
+    return np.stack([first, first + (np.int64(1) << 2 * (29 - order))], axis=1)

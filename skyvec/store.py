@@ -663,6 +663,36 @@ def read_catalog(survey: Path) -> Catalog:
     return _catalog(pa.concat_tables(tables, promote_options="permissive"))
 
 
+def read_columns(
+    survey: Path, names: Sequence[str], files: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Read some columns of the catalogue from some object shards, one after another.
+
+    A column that some of the shards lack is filled with NaN (numbers) or an empty string.
+
+    Raises:
+        StoreError: None of the shards has a column of that name.
+    """
+    paths = [objects_folder(survey) / file for file in files]
+    known = [[n for n in pq.read_schema(path).names if n not in LIGHT_COLUMNS] for path in paths]
+    everything = sorted({name for there in known for name in there})
+    for name in names:
+        if name not in everything:
+            raise StoreError(f"no column {name!r} in {survey}; there are: {', '.join(everything)}")
+    tables = [
+        pq.read_table(path, columns=[name for name in names if name in there])
+        for path, there in zip(paths, known)
+    ]
+    # a table without columns has no rows either, so a column of nulls stands for what is missing
+    rows = [pq.read_metadata(path).num_rows for path in paths]
+    tables = [
+        table if table.column_names else pa.table({names[0]: pa.nulls(n)})
+        for table, n in zip(tables, rows)
+    ]
+    table = pa.concat_tables(tables, promote_options="permissive")
+    return {name: _column(table[name]) for name in names}
+
+
 def read_rejects(survey: Path) -> pa.Table:
     """Read all that ingest could not take: source, row, id, reason."""
     folder = rejects_folder(survey)
@@ -697,15 +727,7 @@ def _catalog(table: pa.Table) -> Catalog:
     for name in table.column_names:
         if name in LIGHT_COLUMNS or name in ("id", "target", "ra", "dec"):
             continue
-        kind = table[name].type
-        if (
-            pa.types.is_dictionary(kind)
-            or pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-        ):
-            columns[name] = _strings(table[name])
-        else:
-            columns[name] = table[name].to_numpy()
+        columns[name] = _column(table[name])
     return Catalog(
         _strings(table["id"]),
         _strings(table["target"]),
@@ -713,6 +735,13 @@ def _catalog(table: pa.Table) -> Catalog:
         table["dec"].to_numpy(),
         columns,
     )
+
+
+def _column(column: pa.ChunkedArray) -> np.ndarray:
+    kind = column.type
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _strings(column)
+    return column.to_numpy()
 
 
 def _offsets(lists: pa.LargeListArray) -> np.ndarray:
@@ -788,26 +817,30 @@ def latent_shards(survey: Path, name: str) -> list[dict[str, Any]]:
     return shards
 
 
-def read_latents(survey: Path, name: str, file: str | None = None) -> Latents:
-    """Read the latents of one model, in the order of the object shards.
+def read_latent_columns(survey: Path, name: str, file: str, columns: list[str]) -> pa.Table:
+    """Read some columns of one shard of latents: id, target, ra, dec, latent, error."""
+    return pq.read_table(latents_folder(survey, name) / file, columns=columns)
 
-    Args:
-        survey: The survey's folder.
-        name: Name of the model.
-        file: Of one shard; none for all.
+
+def vectors_of(latent: pa.ChunkedArray) -> np.ndarray:
+    """The column ``latent`` as float32, shape (n, d)."""
+    flat = latent.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat).reshape(-1, latent.type.list_size)
+
+
+def read_latents(survey: Path, name: str) -> Latents:
+    """Read all latents of one model, in the order of the object shards.
 
     Raises:
         StoreError: There are none; the message names the models that have some.
     """
-    files = [shard["file"] for shard in latent_shards(survey, name)] if file is None else [file]
+    files = [shard["file"] for shard in latent_shards(survey, name)]
     folder = latents_folder(survey, name)
-    table = pa.concat_tables(pq.read_table(folder / one) for one in files)
-    latent = table["latent"].combine_chunks()
-    width = table["latent"].type.list_size
+    table = pa.concat_tables(pq.read_table(folder / file) for file in files)
     return Latents(
         _strings(table["id"]),
         _strings(table["target"]),
-        np.ascontiguousarray(latent.flatten().to_numpy(zero_copy_only=False)).reshape(-1, width),
+        vectors_of(table["latent"]),
         name,
         read_manifest(folder)["model_hash"],
         table["ra"].to_numpy(),

@@ -10,7 +10,7 @@ FLOORS = [  # ground first; a room may import rooms on floors below, and files o
     {"schema", "photometry", "sky", "nn"},
     {"store", "io", "sim", "prep", "models", "index"},
     {"ingest", "publish", "batches", "checkpoint", "analysis"},
-    {"train", "encode"},
+    {"train", "encode", "indexing"},
     {"realbogus"},
     {"serve", "night", "studies", "report"},
     {"cli"},

@@ -6,7 +6,7 @@ unknown number (NaN) fulfils no comparison but ``!=``.
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,36 @@ def where(catalog: Catalog, condition: str) -> Mask:
     Raises:
         ValueError: The condition does not parse, names an unknown column or does what it may not.
     """
+    return fulfils(_columns(catalog), len(catalog), condition)
+
+
+def fulfils(columns: Mapping[str, np.ndarray], n: int, condition: str) -> Mask:
+    """Evaluate a condition, as in `where`, on n rows of columns.
+
+    Raises:
+        ValueError: The condition does not parse, names an unknown column or does what it may not.
+    """
+    mask = np.asarray(_value(_parse(condition), columns, condition))
+    if mask.dtype != bool or mask.shape not in ((), (n,)):
+        raise ValueError(f"{condition!r} is no condition; compare a column with something")
+    return np.broadcast_to(mask, (n,)).copy()
+
+
+def columns_in(condition: str) -> list[str]:
+    """Names of the columns a condition speaks of, in alphabetical order.
+
+    Raises:
+        ValueError: The condition does not parse.
+    """
+    nodes = ast.walk(_parse(condition))
+    return sorted({node.id for node in nodes if isinstance(node, ast.Name)})
+
+
+def _parse(condition: str) -> ast.expr:
     try:
-        tree = ast.parse(condition.strip(), mode="eval").body
+        return ast.parse(condition.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"cannot read the condition {condition!r}: {error.msg}") from error
-    mask = np.asarray(_value(tree, _columns(catalog), condition))
-    if mask.dtype != bool or mask.shape not in ((), (len(catalog),)):
-        raise ValueError(f"{condition!r} is no condition; compare a column with something")
-    return np.broadcast_to(mask, (len(catalog),)).copy()
 
 
 def _columns(catalog: Catalog) -> dict[str, np.ndarray]:
@@ -63,7 +85,7 @@ def _columns(catalog: Catalog) -> dict[str, np.ndarray]:
     return own | catalog.columns
 
 
-def _value(node: ast.expr, columns: dict[str, np.ndarray], condition: str) -> Any:
+def _value(node: ast.expr, columns: Mapping[str, np.ndarray], condition: str) -> Any:
     def inner(child: ast.expr) -> Any:
         return _value(child, columns, condition)
 
@@ -131,12 +153,21 @@ def cone(catalog: Catalog, ra: float, dec: float, radius: float) -> Mask:
     Raises:
         ValueError: A radius that is not > 0, or a place that is none.
     """
+    check_cone(ra, dec, radius)
+    centre = np.full(len(catalog), float(ra)), np.full(len(catalog), float(dec))
+    return sky.separation(catalog.ra, catalog.dec, *centre) <= radius
+
+
+def check_cone(ra: float, dec: float, radius: float) -> None:
+    """Refuse what is no cone; all in degrees.
+
+    Raises:
+        ValueError: A radius that is not > 0, or a place that is none.
+    """
     if not radius > 0:
         raise ValueError(f"the radius of a cone must be > 0 degrees, not {radius}")
     if not (np.isfinite(ra) and abs(dec) <= 90):
         raise ValueError(f"ra {ra}, dec {dec} is no place on the sky (degrees)")
-    centre = np.full(len(catalog), float(ra)), np.full(len(catalog), float(dec))
-    return sky.separation(catalog.ra, catalog.dec, *centre) <= radius
 
 
 def polygon(catalog: Catalog, corners: NDArray[np.float64]) -> Mask:
@@ -183,10 +214,23 @@ def moc(catalog: Catalog, file: Path) -> Mask:
         ModuleNotFoundError: mocpy is not installed.
     """
     from astropy import units as u
-    from mocpy import MOC
 
-    coverage = MOC.load(str(file), format="json" if file.suffix == ".json" else "fits")
+    coverage = read_moc(file)
     known = np.isfinite(catalog.ra) & np.isfinite(catalog.dec)
     inside = np.zeros(len(catalog), bool)
     inside[known] = coverage.contains_lonlat(catalog.ra[known] * u.deg, catalog.dec[known] * u.deg)
     return inside
+
+
+def read_moc(file: Path) -> Any:
+    """Read a multi-order coverage map, FITS or JSON, as a ``mocpy.MOC``.
+
+    Raises:
+        ModuleNotFoundError: mocpy is not installed.
+        FileNotFoundError: There is no such file.
+    """
+    from mocpy import MOC
+
+    if not file.is_file():
+        raise FileNotFoundError(f"no coverage map {file}")
+    return MOC.load(str(file), format="json" if file.suffix == ".json" else "fits")

@@ -101,8 +101,8 @@ def search(
         vectors, banned = unit(vectors).mean(axis=0, keepdims=True), banned[:1]
     found = _search(index, places, vectors, banned, k)
     if combine != "each":
-        found = [_best(found, k)]
-        names = [_together(names)]
+        found = [best_of_all(found, k)]
+        names = [called_together(names)]
     return _answer(latents, names, found)
 
 
@@ -177,7 +177,7 @@ def _search(
     return result
 
 
-def _best(found: list[tuple[Floats, Ints]], k: int) -> tuple[Floats, Ints]:
+def best_of_all(found: list[tuple[Floats, Ints]], k: int) -> tuple[Floats, Ints]:
     """The k best of several answers, each row once and with its highest similarity."""
     score, row = (np.concatenate(parts) for parts in zip(*found))
     order = np.lexsort((row, -score))
@@ -185,7 +185,8 @@ def _best(found: list[tuple[Floats, Ints]], k: int) -> tuple[Floats, Ints]:
     return score[once], row[once]
 
 
-def _together(names: list[str]) -> str:
+def called_together(names: Sequence[str]) -> str:
+    """Name of an answer to several queries."""
     more = f" + {len(names) - NAMED} more" if len(names) > NAMED else ""
     return " + ".join(names[:NAMED]) + more
 
