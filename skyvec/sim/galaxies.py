@@ -177,7 +177,7 @@ def simulate_galaxies(
         raise ValueError("galaxies need at least one telescope to be seen with")
     pixels = [np.empty((n, len(t.bands), size, size), np.float32) for t in telescopes]
     wrong = [[""] * n for _ in telescopes]
-    drawn = rng.permutation(np.resize(np.array(kinds), n))
+    drawn = rng.permutation(np.array(kinds)[np.arange(first, first + n) % len(kinds)])
     ra, dec = rng.uniform(0, 360, n), np.rad2deg(np.arcsin(rng.uniform(-1, 1, n)))
     truths: list[Truth] = []
     for i, own in enumerate(rng.spawn(n)):
