@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from skyvec import __version__
-from skyvec.cli import demo, questions, simulate, stages
+from skyvec.cli import demo, index, questions, realbogus, simulate, stages
+from skyvec.cli.recover import recover
 
 app = typer.Typer(
     name="skyvec",
@@ -59,6 +60,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "probe": (questions.probe, "--survey tess --model first --label label"),
     "report": (questions.report, "--survey tess --model first"),
     "simulate": (simulate.simulate, "cepheid --set period=5 --out query.csv"),
+    "recover": (recover, "louver --survey tess --model first --grid depth=10,30,100"),
+    "publish": (index.publish, "--survey tess --out tess_hats"),
     "info": (stages.info, "tess --format json"),
     "demo": (demo.demo, "--out demo"),
 }
@@ -66,6 +69,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 
 for name, (command, example) in COMMANDS.items():
     app.command(name, epilog=f"Example:  skyvec {name} {example}")(command)
+app.add_typer(index.app, name="index")
+app.add_typer(realbogus.app, name="realbogus")
 
 
 def main() -> None:

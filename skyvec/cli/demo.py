@@ -1,6 +1,7 @@
-"""The whole river on a made-up sky, from nothing to a report."""
+"""The whole river on a made-up sky, from nothing to answers: one demonstration a subject."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +16,32 @@ MODEL = "demo"
 
 @guarded
 def demo(
+    subject: Annotated[
+        str, typer.Argument(help="lightcurves or realbogus.", show_default=True)
+    ] = "lightcurves",
     out: Annotated[Path, typer.Option("--out", "-o", help="Survey to make.")] = Path("demo"),
-    n: Annotated[int, typer.Option("-n", help="Light curves.", min=100)] = 3000,
+    n: Annotated[int, typer.Option("-n", help="Light curves, or stamps.", min=100)] = 3000,
     recipe: Annotated[
-        str, typer.Option(help="A TOML file, or the name of a shipped recipe.")
+        str, typer.Option(help="Of light curves: a TOML file, or a shipped recipe.")
     ] = "default",
     steps: Annotated[
         int, typer.Option(help="Steps of training; a good model takes more.", min=1)
     ] = 300,
     seed: Annotated[int, typer.Option(help="Another seed, another sky.", min=0)] = 0,
 ) -> None:
-    """Simulate a sky as TESS sees it, train on it, encode it, ask everything, write a report.
+    """Simulate a survey, learn from it, answer, and tell how good the answers are.
+
+    lightcurves: a sky as TESS sees it, encoded, asked everything, with a report.
+    realbogus: detections of an image-differencing survey with wrong labels, two stages.
 
     Takes a few minutes on two cores. Run again it goes on where it was stopped.
     """
+    if subject not in DEMOS:
+        raise ValueError(f"no demo of {subject!r}; choose from {', '.join(DEMOS)}")
+    DEMOS[subject](out, n, recipe, steps, seed)
+
+
+def _lightcurves(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     # late: torch and Matplotlib would slow `--help` down
     from skyvec.checkpoint import read_recipe
     from skyvec.encode import encode
@@ -66,3 +79,23 @@ def demo(
     for finding in findings(out, MODEL, seed=seed):
         typer.echo(f"  * {finding}")
     typer.echo(f"\nreport: {page}")
+
+
+def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
+    # late: torch and Matplotlib would slow `--help` down
+    from skyvec.realbogus.demo import demo as show
+
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        typer.echo(f"[{time.monotonic() - began:5.0f} s] {text}")
+
+    for finding in show(out, n, steps=steps, seed=seed, tell=tell):
+        typer.echo(f"  * {finding}")
+
+
+DEMOS: dict[str, Callable[[Path, int, str, int, int], None]] = {
+    "lightcurves": _lightcurves,
+    "realbogus": _realbogus,
+}
+"""What each subject shows."""

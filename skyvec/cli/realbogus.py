@@ -1,0 +1,255 @@
+"""Real or bogus: train, find wrong labels, choose a threshold, score nights, evaluate."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skyvec.cli.stages import RECIPES
+from skyvec.cli.terminal import bar, guarded, say
+
+Stamps = Annotated[
+    Path, typer.Option("--survey", "-s", help="Survey of stamps.", show_default=False)
+]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="Survey the model was trained in, if another.", show_default=False
+    ),
+]
+Model = Annotated[str, typer.Argument(help="Name of a trained classifier.")]
+Threads = Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")]
+
+
+def _recipe(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {
+        path.stem: path
+        for folder in RECIPES
+        for path in sorted((folder / "realbogus").glob("*.toml"))
+    }
+    if name.removesuffix(".toml") in shipped:
+        return shipped[name.removesuffix(".toml")]
+    raise ValueError(
+        f"no recipe {name!r}: it is neither a file nor one of {', '.join(sorted(shipped))}"
+    )
+
+
+def _read(name: str) -> dict:
+    import tomllib
+
+    path = _recipe(name)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+
+
+@guarded
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe: row01...")],
+    survey: Stamps,
+    name: Annotated[str, typer.Option("--name", help="Name of the model.")] = "",
+    suspects: Annotated[
+        str, typer.Option(help="What to do with suspects: keep, remove, unlabel or flip.")
+    ] = "keep",
+    doubts: Annotated[
+        str, typer.Option(help="Name under which `suspects` wrote them.", show_default=False)
+    ] = "",
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(help="CSV of a person's verdicts; they stand above all.", show_default=False),
+    ] = None,
+    threads: Threads = 0,
+    device: Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")] = "cpu",
+) -> None:
+    """Train a classifier on the labelled stamps of a survey.
+
+    Killed at any moment, it goes on where it was when run again.
+    """
+    # late: torch would slow `--help` down
+    from skyvec.realbogus.river import train_survey
+    from skyvec.train import Progress, TrainingError
+
+    with bar("training") as progress:
+
+        def step(state: Progress) -> None:
+            note = f"loss {state.loss:.4f}  validation {state.valid:.4f}  best {state.best:.4f}"
+            progress(state.step, state.steps, note)
+
+        try:
+            folder = train_survey(
+                survey,
+                _read(recipe),
+                name or _recipe(recipe).stem,
+                treatment=suspects,
+                doubts=doubts,
+                verdicts=verdicts,
+                progress=step,
+                threads=threads or None,
+                device=device,
+            )
+        except TrainingError as error:
+            raise ValueError(str(error)) from error
+    say(f"trained {folder}")
+
+
+@guarded
+def suspects(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe: complex.")],
+    survey: Stamps,
+    name: Annotated[str, typer.Option("--name", help="Name of the answer.")] = "",
+    how: Annotated[
+        str, typer.Option(help="argmax, threshold or confident (calibrated joint).")
+    ] = "argmax",
+    level: Annotated[
+        float, typer.Option(help="Of threshold: probability of the other class.")
+    ] = 0.7,
+    folds: Annotated[int, typer.Option(help="Models to train.", min=2)] = 5,
+    shown: Annotated[int, typer.Option(help="Stamps in the gallery.", min=0)] = 200,
+    threads: Threads = 0,
+) -> None:
+    """Find labels that are probably wrong, by models that never saw the stamp.
+
+    Writes a table of all stamps, most doubtful first, and a page to look at them.
+    """
+    # late: torch would slow `--help` down
+    from skyvec.realbogus.river import find_suspects
+    from skyvec.train import Progress, TrainingError
+
+    with bar("folds") as progress:
+
+        def step(fold: int, state: Progress) -> None:
+            note = f"fold {fold + 1} of {folds}, loss {state.loss:.4f}"
+            progress(fold * state.steps + state.step, folds * state.steps, note)
+
+        try:
+            folder, n, total = find_suspects(
+                survey,
+                _read(recipe),
+                name or _recipe(recipe).stem,
+                how=how,
+                level=level,
+                folds=folds,
+                shown=shown,
+                progress=step,
+                threads=threads or None,
+            )
+        except TrainingError as error:
+            raise ValueError(str(error)) from error
+    say(f"{n:,} of {total:,} labels are suspect; see {folder}")
+
+
+@guarded
+def threshold(
+    model: Model,
+    survey: Stamps,
+    home: Home = None,
+    tpr: Annotated[float, typer.Option(help="Least fraction of the reals to keep.")] = 0.9,
+    prevalence: Annotated[
+        float, typer.Option(help="Reals among the detections of a night; 0 = as here.")
+    ] = 0.0,
+    calibration: Annotated[str, typer.Option(help="temperature or isotonic.")] = "temperature",
+    screen: Annotated[
+        str, typer.Option(help="Name of a faster model that shall screen.", show_default=False)
+    ] = "",
+    doubts: Annotated[
+        str, typer.Option(help="Leave out the suspects of this name.", show_default=False)
+    ] = "",
+) -> None:
+    """Choose the threshold of the best precision, calibrate, and freeze both with the model.
+
+    Uses the validation part of the model's own survey, or all of another one.
+    """
+    from skyvec.realbogus.operating import freeze, part_of
+    from skyvec.realbogus.river import suspect_ids
+    from skyvec.store import model_folder
+
+    base = home or survey
+    folder = model_folder(base, model)
+    without = suspect_ids(survey, doubts) if doubts else None
+    samples = part_of(folder, survey, "valid", own=base == survey, without=without)
+    point = freeze(
+        folder,
+        samples,
+        tpr=tpr,
+        prevalence=prevalence or None,
+        calibration=calibration,
+        screen=model_folder(base, screen) if screen else None,
+    )
+    say(
+        f"threshold {point['threshold']:.4f}: TPR {point['tpr']:.4f}, FPR {point['fpr']:.2e}, "
+        f"precision {point['precision']:.4f} on {point['chosen_on']['reals']:,} reals and "
+        f"{point['chosen_on']['bogus']:,} bogus"
+    )
+    if "screen" in point:
+        part = point["screen"]
+        say(f"{part['name']} screens at {part['threshold']:.4f}; {part['passes']:.1%} go on")
+
+
+@guarded
+def score(
+    model: Model,
+    survey: Stamps,
+    home: Home = None,
+    prevalence: Annotated[
+        float, typer.Option(help="Reals among the detections; 0 = told by the night itself.")
+    ] = 0.0,
+    workers: Annotated[int, typer.Option(help="Threads; 0 = as many as cores.", min=0)] = 0,
+) -> None:
+    """Score every stamp of a survey: any number, in bounded memory.
+
+    Killed at any moment, it goes on where it was when run again.
+    """
+    import os
+
+    from skyvec.realbogus.river import score_night
+
+    with bar("scoring") as progress:
+        told = score_night(
+            survey,
+            model,
+            home=home or survey,
+            prevalence=prevalence or None,
+            workers=workers or os.cpu_count() or 1,
+            progress=progress,
+        )
+    for line in told:
+        say(line)
+
+
+@guarded
+def evaluate(
+    model: Model,
+    survey: Stamps,
+    home: Home = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
+) -> None:
+    """Measure a classifier on stamps that trained nothing, and draw all its curves.
+
+    Uses the test part of the model's own survey, or all of another one.
+    """
+    from skyvec.realbogus.river import evaluate_model
+
+    for line in evaluate_model(survey, model, home=home or survey, seed=seed):
+        typer.echo(line)
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "train": (train, "row03 --survey stamps --name first"),
+    "suspects": (suspects, "complex --survey stamps --how argmax"),
+    "threshold": (threshold, "first --survey stamps --screen fast"),
+    "score": (score, "first --survey night --from stamps"),
+    "evaluate": (evaluate, "first --survey observed --from stamps"),
+}
+"""Every command of the group, with an example for its help."""
+
+app = typer.Typer(
+    help="Real or bogus: stamps -> calibrated probabilities, errors of labels.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for _name, (_command, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"Example:  skyvec realbogus {_name} {_example}")(_command)

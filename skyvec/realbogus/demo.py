@@ -1,0 +1,131 @@
+"""Two stages on a made-up survey whose labels are partly wrong, from nothing to findings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from skyvec.realbogus.operating import freeze, part_of
+from skyvec.realbogus.river import (
+    SUSPECTS,
+    evaluate_model,
+    find_suspects,
+    score_night,
+    suspect_ids,
+    train_survey,
+)
+from skyvec.realbogus.samples import write_survey
+from skyvec.realbogus.suspects import found
+from skyvec.schema import Catalog
+from skyvec.sim.stamps import flip_labels, simulate_stamps
+from skyvec.store import answers_folder, model_folder, object_shards, read_catalog
+
+NOISE = 0.05
+"""Fraction of each class that gets the wrong label."""
+REALS = 0.02
+"""Fraction of the night's detections that is real."""
+
+
+def simulate_survey(
+    survey: Path,
+    n: int,
+    *,
+    reals: float = 0.5,
+    observed: bool = False,
+    noise: float = 0.0,
+    seed: int = 0,
+    name: str = "sim",
+) -> Path:
+    """Write a survey of made-up detections, with its truth (``is_real``) and labels (``label``).
+
+    Args:
+        survey: A new folder, or one this function made: then it is left as it is.
+        n: Detections.
+        reals: Fraction that is real.
+        observed: See :func:`skyvec.sim.stamps.simulate_stamps`.
+        noise: Fraction of each class that is labelled wrong.
+        seed: Another seed, another survey.
+        name: Begins all keys.
+    """
+    if (survey / "objects").is_dir() and sum(s["rows"] for s in object_shards(survey)) == n:
+        return survey
+    rng = np.random.default_rng(seed)
+    n_real = round(n * reals)
+    stamps, catalog = simulate_stamps(n_real, n - n_real, rng, observed=observed, name=name)
+    truth = catalog.columns["is_real"]
+    labels = np.where(flip_labels(truth, noise, noise, rng), "real", "bogus")
+    columns = {key: value for key, value in catalog.columns.items() if key not in stamps_columns}
+    full = Catalog(catalog.id, catalog.target, catalog.ra, catalog.dec,
+                   {**columns, "label": labels})  # fmt: skip
+    write_survey(survey, stamps, full, f"simulated, seed {seed}")
+    return survey
+
+
+stamps_columns = ("detector", "exposure", "object")
+"""What the stamps themselves keep."""
+
+
+def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], object]) -> list[str]:
+    """Simulate, find wrong labels, train once as it is and once in two stages, score a night.
+
+    Args:
+        out: Folder of the two surveys.
+        n: Detections to learn from; ten times as many are tested on and scored.
+        steps: Of each training of the small networks used here.
+        seed: Of everything.
+        tell: Called with what is being done.
+
+    Returns:
+        Findings, a sentence each.
+    """
+    tell(f"simulating {n:,} detections to learn from, {NOISE:.0%} of each class labelled wrong")
+    learn = simulate_survey(out / "learn", n, noise=NOISE, seed=seed, name="learn")
+    tell(f"simulating a night of {10 * n:,} detections, {REALS:.0%} of them real")
+    night = simulate_survey(
+        out / "night", 10 * n, reals=REALS, observed=True, seed=seed + 1, name="night"
+    )
+    recipe: dict[str, Any] = {
+        "data": {"normalise": "asinh", "stamps": n},
+        "model": {"name": "simple"},
+        "train": {
+            "steps": steps,
+            "batch": 64,
+            "schedule": "cosine",
+            "validate_every": max(1, steps // 10),
+        },
+    }
+    tell("first stage: five folds, every label judged by a network that never saw the stamp")
+    folder, _, _ = find_suspects(learn, recipe, "demo", shown=60)
+    findings = [_suspects_found(learn)]
+    for name, treatment in (("one-stage", "keep"), ("two-stage", "remove")):
+        tell(f"training {name} (suspects: {treatment})")
+        train_survey(learn, recipe, name, treatment=treatment, doubts="demo")
+        model = model_folder(learn, name)
+        # what is known to be doubtful must not tell how sure a score is
+        without = suspect_ids(learn, "demo") if treatment == "remove" else None
+        valid = part_of(model, learn, "valid", without=without)
+        freeze(model, valid, prevalence=REALS)
+        tell("measuring on the night, whose labels are true")
+        lines = evaluate_model(night, name, home=learn, seed=seed)
+        findings.append(f"{name}: {lines[2]}; {lines[1]}")
+    tell("scoring the night as if nothing were known of it")
+    findings += score_night(night, "two-stage", home=learn)
+    findings.append(f"doubtful labels to look at: {folder / 'gallery.html'}")
+    return findings
+
+
+def _suspects_found(survey: Path) -> str:
+    catalog = read_catalog(survey)
+    wrong_label = (catalog.columns["label"] == "real") != catalog.columns["is_real"]
+    wrong = dict(zip(catalog.id.tolist(), wrong_label.tolist()))
+    table = pq.read_table(answers_folder(survey, "suspects", "demo") / SUSPECTS)
+    chosen = table["suspect"].to_numpy(zero_copy_only=False)
+    truth = np.array([wrong[key] for key in table["id"].to_pylist()])
+    figures = found(chosen, truth)
+    return (
+        f"{figures['suspects']:,} suspects; {figures['recall']:.0%} of the "
+        f"{figures['wrong']:,} wrong labels are among them, and {figures['precision']:.0%} of the "
+        "suspects are wrong"
+    )

@@ -1,0 +1,327 @@
+"""The stages as they work on survey folders: train, suspect, score, evaluate."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from skyvec.nn.labels import UNLABELLED
+from skyvec.realbogus.calibration import Calibration, expected_false, night_prevalence
+from skyvec.realbogus.evaluation import evaluate, write
+from skyvec.realbogus.gallery import gallery, read_verdicts
+from skyvec.realbogus.operating import (
+    calibration_of,
+    cascade,
+    freeze,
+    frozen,
+    judge,
+    part_of,
+)
+from skyvec.realbogus.samples import read_samples
+from skyvec.realbogus.score import score_survey
+from skyvec.realbogus.suspects import doubt, out_of_fold, suspects
+from skyvec.realbogus.train import Draw, Samples, complete, split, train_on, treat
+from skyvec.schema import Stamps
+from skyvec.store import (
+    answers_folder,
+    iterate_objects,
+    model_folder,
+    read_manifest,
+    write_json,
+    write_table,
+)
+from skyvec.train import Progress
+
+SUSPECTS = "suspects.parquet"
+
+
+def train_survey(
+    survey: Path,
+    recipe: Mapping[str, Any],
+    name: str,
+    *,
+    treatment: str = "keep",
+    doubts: str = "",
+    verdicts: Path | None = None,
+    progress: Callable[[Progress], object] | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Train a classifier on a survey, its suspects treated as asked for.
+
+    A treatment changes what is learnt from and what chooses the weights, never what tests.
+
+    Args:
+        survey: A survey of stamps.
+        recipe: The tables ``data``, ``model``, ``loss`` and ``train``.
+        name: Of the model.
+        treatment: ``keep``, ``remove``, ``unlabel`` or ``flip`` the suspects.
+        doubts: Name under which :func:`find_suspects` wrote them; needed unless they are kept.
+        verdicts: CSV of a person's verdicts, which stand above labels and suspects.
+        progress: Called after every step.
+        threads: Threads of torch.
+        device: Where torch computes.
+    """
+    data = Draw(**complete(recipe)["data"])
+    samples = read_samples(survey, data)
+    answers = read_verdicts(verdicts) if verdicts else {}
+    suspect = np.zeros(len(samples), bool)
+    if treatment != "keep":
+        if not doubts:
+            raise ValueError(
+                f"to {treatment} suspects they must be known: run `skyvec realbogus suspects` and "
+                "give its name with --doubts"
+            )
+        suspect = np.isin(samples.id, suspect_ids(survey, doubts))
+    decided = np.isin(samples.id, np.array(list(answers), dtype=np.str_))
+    label = np.array(
+        [answers.get(key, old) for key, old in zip(samples.id.tolist(), samples.label.tolist())],
+        np.int64,
+    )
+    parts = split(samples, data)
+    changed, stays = treat(label, suspect & ~decided & (parts != 2), treatment)
+    parts = np.where(stays, parts, -1)
+    return train_on(
+        samples.with_label(changed),
+        recipe,
+        model_folder(survey, name),
+        parts=parts,
+        progress=progress,
+        threads=threads,
+        device=device,
+    )
+
+
+def find_suspects(
+    survey: Path,
+    recipe: Mapping[str, Any],
+    name: str,
+    *,
+    how: str = "argmax",
+    level: float = 0.7,
+    folds: int = 5,
+    shown: int = 200,
+    progress: Callable[[int, Progress], object] | None = None,
+    threads: int | None = None,
+) -> tuple[Path, int, int]:
+    """Score a survey out of fold, choose suspects, write a table and a page of the worst.
+
+    Args:
+        survey: A survey of stamps.
+        recipe: Of the first stage.
+        name: Of the answer.
+        how: ``argmax``, ``threshold`` or ``confident``.
+        level: Of ``threshold``.
+        folds: How many.
+        shown: Stamps on the page.
+        progress: Called with the fold and where its training stands.
+        threads: Threads of torch.
+
+    Returns:
+        The folder with ``suspects.parquet`` (``id``, ``label``, ``score``, ``doubt``, ``fold``,
+        ``suspect``; most doubtful first) and ``gallery.html``; suspects; labelled stamps.
+    """
+    full = complete(recipe)
+    samples = read_samples(survey, Draw(**full["data"]))
+    folder = answers_folder(survey, "suspects", name)
+    score, fold = out_of_fold(
+        samples, full, folder / "folds", folds=folds, progress=progress, threads=threads
+    )
+    chosen = suspects(score, samples.label, how, level=level, fold=fold)
+    wrong = doubt(score, samples.label)
+    order = np.argsort(-np.where(np.isnan(wrong), -np.inf, wrong), kind="stable")
+    write_table(
+        folder / SUSPECTS,
+        pa.table(
+            {
+                "id": pa.array(samples.id[order]),
+                "label": samples.label[order],
+                "score": score[order],
+                "doubt": wrong[order],
+                "fold": fold[order],
+                "suspect": chosen[order],
+            }
+        ),
+    )
+    write_json(folder / "how.json", {"how": how, "level": level, "folds": folds, "recipe": full})
+    first = order[:shown]
+    first = first[samples.label[first] != UNLABELLED]
+    raw = _raw(survey, samples.take(first))
+    notes = [
+        f"detector {samples.detector[i]}, exposure {samples.exposure[i]}, fold {fold[i]}"
+        for i in first
+    ]
+    gallery(
+        folder / "gallery.html",
+        samples.id[first],
+        raw,
+        samples.label[first],
+        score[first],
+        wrong[first],
+        notes=notes,
+        title=f"Doubtful labels of {survey.name}",
+    )
+    return folder, int(chosen.sum()), int((samples.label != UNLABELLED).sum())
+
+
+def suspect_ids(survey: Path, name: str) -> NDArray[np.str_]:
+    """Keys of the suspects that :func:`find_suspects` wrote under a name.
+
+    Raises:
+        ValueError: There are none under that name.
+    """
+    path = survey / "answers" / f"suspects-{name}" / SUSPECTS
+    if not path.exists():
+        raise ValueError(f"no suspects {name!r} in {survey}; run `skyvec realbogus suspects`")
+    table = pq.read_table(path)
+    named = np.array(table["id"].to_pylist(), dtype=np.str_)
+    return named[table["suspect"].to_numpy(zero_copy_only=False)]
+
+
+def _raw(survey: Path, samples: Samples) -> np.ndarray:
+    """Raw stamps of some samples, in their order."""
+    found: dict[str, np.ndarray] = {}
+    for _, _, stamps in iterate_objects(survey, Stamps):
+        for i in np.flatnonzero(np.isin(stamps.id, samples.id)):
+            found[str(stamps.id[i])] = stamps.pixels[i]
+    shape = samples.pixels.shape[1:]
+    return (
+        np.array([found[key] for key in samples.id.tolist()]) if found else np.zeros((0, *shape))
+    )
+
+
+def score_night(
+    survey: Path,
+    model: str,
+    *,
+    home: Path,
+    prevalence: float | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[str]:
+    """Score a survey with a frozen model, and say what the night brought.
+
+    Args:
+        survey: The night's stamps.
+        model: Name of the classifier.
+        home: The survey that holds it.
+        prevalence: Of reals among the detections; none to let the night's scores tell it.
+        workers: Threads.
+        progress: Called with the stamps done and their number.
+
+    Returns:
+        Lines that say how many were received, scored, screened and flagged, the prevalence, the
+        candidates and how many of them are expected to be false.
+    """
+    folder = model_folder(home, model)
+    point = frozen(folder)
+    first, pass_at = cascade(folder, point)
+    calibration = calibration_of(point)
+    out = answers_folder(survey, "scores", model)
+    counts = score_survey(
+        survey,
+        out,
+        judge(folder),
+        screen=first,
+        pass_at=pass_at,
+        calibration=calibration,
+        prevalence=prevalence,
+        workers=workers,
+        progress=progress,
+    )
+    lines = [
+        f"{counts['received']:,} received = {counts['scored']:,} scored + "
+        f"{counts['screened']:,} screened out + {counts['flagged']:,} flagged; {out}"
+    ]
+    told = _night(out, calibration, float(point["threshold"]), prevalence)
+    write_json(out / "night.json", {**counts, **told})
+    if told:
+        lines.append(
+            f"{told['candidates']:,.0f} candidates above {point['threshold']:.3f}; of them "
+            f"{told['expected_false']:.1f} expected to be false "
+            f"(reals among all detections: {told['prevalence']:.2e})"
+        )
+    return lines
+
+
+def _night(
+    out: Path, calibration: Calibration, threshold: float, prevalence: float | None
+) -> dict[str, float]:
+    files = [out / shard["file"] for shard in read_manifest(out)["shards"]]
+    tables = [pq.read_table(path, columns=["score", "reason"]) for path in files]
+    score = np.concatenate([t["score"].to_numpy() for t in tables] or [np.zeros(0)])
+    known = score[np.isfinite(score)]
+    if not len(known):
+        return {}
+    screened = sum(
+        int(np.count_nonzero(np.array(t["reason"].to_pylist()) == "screened")) for t in tables
+    )
+    # what was screened out counts as bogus: it scores below all that was passed on
+    share = prevalence
+    if share is None:
+        everyone = np.concatenate([known, np.full(screened, known.min())])
+        share = night_prevalence(calibration, everyone)
+    p = calibration.probability(known, share)
+    return {
+        "prevalence": float(share),
+        "threshold": threshold,
+        "candidates": float((known >= threshold).sum()),
+        "expected_false": expected_false(p, known, threshold),
+    }
+
+
+def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> list[str]:
+    """Measure a classifier on stamps that chose nothing; write JSON and pictures.
+
+    Args:
+        survey: Labelled stamps: the model's own survey (its test part counts) or another one.
+        model: Name of the classifier.
+        home: The survey that holds it.
+        seed: Of the bootstrap.
+
+    Returns:
+        Lines for a person.
+    """
+    folder = model_folder(home, model)
+    samples = part_of(folder, survey, "test", own=home == survey, most=1 << 31)
+    if not (folder / "operating.json").exists():
+        freeze(folder, part_of(folder, home, "valid"))
+    point = frozen(folder)
+    score = judge(folder).engine(samples.pixels)
+    found = evaluate(
+        score,
+        samples.label,
+        samples.object,
+        samples.columns,
+        point,
+        np.random.default_rng(seed),
+    )
+    out = answers_folder(survey, "evaluation", model)
+    write(out, found, score, samples.label, model)
+    whole, intervals = found["summary"], found["summary"]["bootstrap"]
+    lines = [f"{whole['reals']:,} reals, {whole['bogus']:,} bogus"]
+    names = {
+        "auc": "AUC",
+        "fpr_at_0.9": "FPR at TPR 0.9",
+        "fpr_at_0.983": "FPR at TPR 0.983",
+    }
+    for key, name in names.items():
+        low, high = intervals[key]
+        lines.append(f"{name}: {whole[key]:.6g} (95 %: {low:.4g} to {high:.4g})")
+    at = found["confusion"]["chosen"]
+    lines.append(
+        f"at the frozen threshold {point['threshold']:.3f}: {at['tp']:,} of "
+        f"{at['tp'] + at['fn']:,} reals kept, {at['fp']:,} of {at['fp'] + at['tn']:,} bogus"
+    )
+    table = found["calibration"]["calibrated"]
+    lines.append(f"Brier {table['brier']:.5f}, calibration error {table['calibration_error']:.4f}")
+    lines.append(
+        f"a night of {found['night']['detections']:,.0f} detections with "
+        f"{found['night']['reals']:,.0f} reals: {found['night']['found']:.0f} found among "
+        f"{found['night']['candidates']:.0f} candidates; pictures in {out}"
+    )
+    return lines

@@ -1,0 +1,239 @@
+"""Simulated sky: stamps of a survey from training to a scored night, stopped and gone on."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from skyvec.cli import app
+from skyvec.prep.stamps import normalise
+from skyvec.realbogus import gallery, operating, river, samples, score
+from skyvec.realbogus.calibration import Calibration
+from skyvec.realbogus.demo import simulate_survey
+from skyvec.realbogus.train import Draw
+from skyvec.schema import Stamps
+from skyvec.store import StoreError, read_catalog, read_manifest, read_objects
+
+RECIPE = {
+    "data": {"normalise": "asinh"},
+    "model": {"name": "simple", "width": 8},
+    "train": {"steps": 40, "batch": 32, "lr": 3e-3, "validate_every": 20},
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet(one_thread):
+    """Small tensors gain nothing from threads."""
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    return simulate_survey(tmp_path_factory.mktemp("rb") / "learn", 500, noise=0.04, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(survey):
+    river.train_survey(survey, RECIPE, "slow", threads=1)
+    river.train_survey(
+        survey, {**RECIPE, "model": {"name": "simple", "width": 4}}, "fast", threads=1
+    )
+    folder = survey / "models" / "slow"
+    operating.freeze(
+        folder,
+        operating.part_of(folder, survey, "valid"),
+        screen=survey / "models" / "fast",
+    )
+    return survey
+
+
+def test_the_survey_says_what_was_simulated_and_how_it_was_labelled(survey):
+    catalog = read_catalog(survey)
+    wrong = (catalog.columns["label"] == "real") != catalog.columns["is_real"]
+    assert wrong.sum() == 2 * round(0.04 * 250)
+    assert simulate_survey(survey, 500) == survey  # there already
+
+
+def test_samples_are_chosen_by_hash_and_labels_may_be_overruled(survey):
+    few = samples.read_samples(survey, Draw(stamps=50))
+    more = samples.read_samples(survey, Draw(stamps=400, normalise="asinh"))
+    assert len(few) == 50 and set(few.id) < set(more.id)
+    names = sorted(set(more.detector))
+    one = samples.read_samples(survey, Draw(detectors=(names[0],)))
+    assert set(one.detector) == {names[0]}
+    other = samples.read_samples(survey, Draw(stamps=50), labels={few.id[0]: -1})
+    assert other.label[0] == -1 and np.array_equal(other.label[1:], few.label[1:])
+    with pytest.raises(samples.SampleError, match="no detector"):
+        samples.read_samples(survey, Draw(detectors=("nowhere",)))
+    with pytest.raises(samples.SampleError, match="no column"):
+        samples.read_samples(survey, Draw(label="truth"))
+
+
+def test_labels_in_words_numbers_and_booleans():
+    assert samples.labels_of(np.array(["Real", "bogus", "unsure"])).tolist() == [1, 0, -1]
+    assert samples.labels_of(np.array([True, False])).tolist() == [1, 0]
+    assert samples.labels_of(np.array([1.0, 0.0, np.nan])).tolist() == [1, 0, -1]
+    with pytest.raises(samples.SampleError, match="no real or bogus"):
+        samples.labels_of(np.array(["SN", "AGN"]))
+
+
+def test_what_cannot_be_scored_says_why(survey):
+    _, stamps = read_objects(survey, "part-00000.parquet", Stamps)
+    pixels = stamps.pixels[:4].copy()
+    pixels[:] = np.random.default_rng(0).standard_normal(pixels.shape)
+    pixels[1, 1] = np.nan
+    pixels[2, 2, 13:16, 13:16] = -3.4028235e38
+    pixels[3, 0, :5] = np.nan  # a few rows beyond the edge: still scored
+    reasons = samples.faults(pixels, 29).tolist()
+    assert reasons == [
+        "",
+        "most of the reference is missing",
+        "nothing measured at the detection",
+        "",
+    ]
+    judge = score.Judge(lambda x: x.sum((1, 2, 3)).astype(float), "minmax", 29, "h")
+    found = score.score_block(pixels, judge)
+    assert np.isfinite(found.score).tolist() == [True, False, False, True]
+
+
+def test_a_cascade_decides_only_what_the_screen_lets_through():
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((40, 3, 29, 29)).astype(np.float32)
+    seen = []
+
+    def slow(x):
+        seen.append(len(x))
+        return x.mean((1, 2, 3)).astype(float)
+
+    def fast(x):
+        return x[:, 2].max((1, 2)).astype(float) + x[:, 0].mean((1, 2))
+
+    screen, judge = score.Judge(fast, "asinh", 21, "a"), score.Judge(slow, "minmax", 29, "b")
+    alone = score.score_block(pixels, judge)
+    at = float(np.median(fast(normalise(pixels, "asinh", side=21))))
+    both = score.score_block(pixels, judge, screen, at)
+    passed = both.reason == ""
+    assert 0 < passed.sum() == seen[-1] < 40 and seen[0] == 40
+    assert np.array_equal(both.score[passed], alone.score[passed])
+    assert np.isnan(both.score[~passed]).all() and (both.reason[~passed] == "screened").all()
+    assert np.isfinite(both.screen).all()
+
+
+def test_a_screen_loses_no_more_than_it_may():
+    rng = np.random.default_rng(1)
+    label = np.repeat([1, 0], 5000)
+    deep = rng.standard_normal(10_000) + 4 * label
+    quick = deep + rng.standard_normal(10_000)
+    at = score.screen_threshold(quick, deep, label, 2.0, lost=1e-3)
+    passing = (label == 1) & (deep >= 2.0)
+    lost = (quick[passing] < at).sum()
+    assert lost == np.floor(1e-3 * passing.sum())
+
+
+def test_a_night_is_scored_once_and_goes_on_where_it_was(trained, tmp_path, monkeypatch):
+    folder = trained / "models" / "slow"
+    judge = operating.judge(folder)
+    monkeypatch.setattr(samples, "SHARD", 100)
+    night = simulate_survey(tmp_path / "night", 300, reals=0.1, observed=True, seed=5)
+    calibration = Calibration("temperature", 0.5, (-1.0, 1.0), (-1.0, 1.0))
+    whole = score.score_survey(night, tmp_path / "a", judge, calibration=calibration)
+    assert whole["received"] == 300 == whole["scored"] + whole["screened"] + whole["flagged"]
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total):
+        if done == 200:
+            raise Killed
+
+    with pytest.raises(Killed):
+        score.score_survey(night, tmp_path / "b", judge, calibration=calibration, progress=kill)
+    assert len(read_manifest(tmp_path / "b")["shards"]) == 2
+    calls = []
+    again = score.score_survey(
+        night, tmp_path / "b", judge, calibration=calibration,
+        progress=lambda done, total: calls.append(done), workers=2,
+    )  # fmt: skip
+    assert again == whole and calls == [300]
+    for shard in read_manifest(tmp_path / "a")["shards"]:
+        one, two = (pq.read_table(tmp_path / side / shard["file"]) for side in "ab")
+        for name in ("score", "screen", "probability"):
+            assert np.array_equal(one[name].to_numpy(), two[name].to_numpy(), equal_nan=True)
+        assert one.select(["id", "reason"]).equals(two.select(["id", "reason"]))
+    other = score.Judge(judge.engine, judge.scale, judge.side, "another")
+    with pytest.raises(StoreError, match="other networks"):
+        score.score_survey(night, tmp_path / "b", other)
+
+
+@pytest.mark.slow
+def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
+    night = simulate_survey(tmp_path / "night", 400, reals=0.2, observed=True, seed=6)
+    run = CliRunner()
+
+    def skyvec(*arguments):
+        result = run.invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    out = skyvec("realbogus", "evaluate", "slow", "--survey", night, "--from", trained)
+    assert "AUC" in out and "FPR at TPR 0.983" in out
+    found = json.loads((night / "answers" / "evaluation-slow" / "evaluation.json").read_text())
+    assert found["summary"]["reals"] > 70 and "magnitude" in found["by"]
+    assert {"trade_off.png", "reliability.png", "by_magnitude.png"} <= {
+        p.name for p in (night / "answers" / "evaluation-slow").iterdir()
+    }
+    skyvec("realbogus", "score", "slow", "--survey", night, "--from", trained, "--workers", 1)
+    told = json.loads((night / "answers" / "scores-slow" / "night.json").read_text())
+    assert told["received"] == 400 and told["screened"] > 0
+    skyvec("realbogus", "threshold", "fast", "--survey", trained, "--tpr", 0.95)
+    assert json.loads((trained / "models/fast/operating.json").read_text())["tpr"] >= 0.95
+    wrong = run.invoke(app, ["realbogus", "score", "none", "--survey", str(night)])
+    assert wrong.exit_code == 1 and "error" in wrong.output
+
+
+@pytest.mark.slow
+def test_suspects_gallery_verdicts_and_the_second_stage(survey, tmp_path):
+    folder, n, total = river.find_suspects(survey, RECIPE, "doubts", shown=12, threads=1)
+    assert 0 < n < total <= 500
+    page = (folder / "gallery.html").read_text()
+    assert page.count("<article") == 12 and page.count("data:image/png;base64") == 12
+    table = pq.read_table(folder / river.SUSPECTS)
+    doubt = table["doubt"].to_numpy()
+    assert (np.diff(doubt) <= 0).all() and table["suspect"].to_pylist()[0]
+    first = table["id"].to_pylist()[0]
+    (tmp_path / "v.csv").write_text(f"id,verdict,who\n{first},real,me\n")
+    river.train_survey(
+        survey, RECIPE, "second", treatment="remove", doubts="doubts",
+        verdicts=tmp_path / "v.csv", threads=1,
+    )  # fmt: skip
+    facts = json.loads((survey / "models" / "second" / "scores.json").read_text())["stamps"]
+    plain = json.loads((survey / "models" / "slow" / "scores.json").read_text())["stamps"]
+    assert facts["real"] + facts["bogus"] < plain["real"] + plain["bogus"]
+    with pytest.raises(ValueError, match="must be known"):
+        river.train_survey(survey, RECIPE, "third", treatment="flip")
+
+
+def test_verdicts_are_read_back_or_refused(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_text("id,verdict,who\na,real,me\nb, Unsure ,me\na,real,you\n")
+    assert gallery.read_verdicts(path) == {"a": 1, "b": -1}
+    ids, label = np.array(["a", "b", "c"]), np.array([0, 1, 1])
+    changed, open_ = gallery.decide(ids, label, np.array([True, True, True]), {"a": 1, "b": -1})
+    assert changed.tolist() == [1, -1, 1] and open_.tolist() == [False, False, True]
+    for text, words in (
+        ("key,verdict\na,real\n", "needed"),
+        ("id,verdict\na,yes\n", "line 2"),
+        ("id,verdict\na,real\na,bogus\n", "two different"),
+        ("id,verdict\nz,real\n", "no detection 'z'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(gallery.VerdictError, match=words):
+            gallery.read_verdicts(path, ids)
+
+
+def test_pictures_of_stamps_with_holes_and_nothing_in_them():
+    stamp = np.random.default_rng(0).standard_normal((3, 29, 29)).astype(np.float32)
+    stamp[1, :4] = np.nan
+    for each in (stamp, np.zeros((3, 15, 15), np.float32), np.full((3, 5, 5), np.nan, np.float32)):
+        assert gallery.picture(each).startswith(b"\x89PNG")
