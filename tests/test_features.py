@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from skyvec.photometry import flux_from_magnitude
-from skyvec.prep.codes import BASELINES, FeatureCode, StatisticsCode
+from skyvec.prep.codes import BASELINES, FeatureCode, StatisticsCode, baselines_of
 from skyvec.prep.features import package_features, package_names, spectrum_and_statistics
 from skyvec.prep.lightcurves import prepare
 from skyvec.prep.spectra import (
@@ -250,7 +250,7 @@ def test_package_features_find_a_period_and_say_what_is_missing():
 @pytest.fixture(scope="module")
 def tables():
     catalog, curves = simulate_sky(450, np.random.default_rng(21))
-    return catalog, {name: baseline.measure(curves) for name, baseline in BASELINES.items()}
+    return catalog, {n: BASELINES[n].measure(curves) for n in baselines_of("lightcurves")}
 
 
 @pytest.mark.parametrize(("name", "width"), [("statistics", 45), ("features", None)])
@@ -294,17 +294,17 @@ def test_what_training_never_saw_is_left_out():
     assert coded.vectors.tolist() == [[5, -5], [0, 0]] and coded.n_imputed.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", baselines_of("lightcurves"))
 def test_another_width_is_refused(tables, name):
     table = tables[1][name]
     code = BASELINES[name].code.fit(table[:300])
     with pytest.raises(ValueError, match="measure it with the same bands and options"):
         code.transform(table[:, :-1])
-    with pytest.raises(ValueError, match="at least 2 curves to fit"):
+    with pytest.raises(ValueError, match="at least 2 objects to fit"):
         BASELINES[name].code.fit(table[:1])
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", baselines_of("lightcurves"))
 def test_neighbours_of_a_simulated_sky_are_of_its_kind(tables, name):
     catalog, measured = tables
     label = catalog.columns["label"]

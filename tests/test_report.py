@@ -181,7 +181,11 @@ def test_map_shows_a_curve_of_each_cluster_it_numbers():
     cluster = np.repeat(np.arange(12), 20)
     prepared = prepare(curves(), round_days=0)
     xy = np.random.default_rng(0).normal(size=(240, 2))
-    figure = charts.map_picture(xy, cluster, examples=prepared)
+
+    def thumbnail(axes, i, colour):
+        pictures.draw_curve(axes, prepared, i, colour=colour)
+
+    figure = charts.map_picture(xy, cluster, examples=4, thumbnail=thumbnail)
     assert len(figure.axes) == 1 + 4 and len(figure.axes[0].texts) == 4
     assert figure.axes[1].lines[0].get_color() == pictures.cluster_colour(0)
     assert figure.texts[-1].get_text() == "and 8 smaller"

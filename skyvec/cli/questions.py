@@ -4,11 +4,14 @@ Each answer is also kept in the survey, under ``answers/VERB-MODEL/``, with what
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
+
+if TYPE_CHECKING:
+    from skyvec.report.searching import Which
 
 Model = Annotated[
     str,
@@ -24,7 +27,7 @@ def search(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ids of segments or targets, or a light-curve file.", show_default=False
+            help="Ids of segments or targets, or a file of objects.", show_default=False
         ),
     ] = None,
     signal: Annotated[
@@ -45,10 +48,34 @@ def search(
     nearest: Annotated[
         bool, typer.Option("--nearest", help="One answer, by whichever query is nearest.")
     ] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Only among these: 'tmag < 12 and sector in (1, 2)'.", show_default=False
+        ),
+    ] = None,
+    cone: Annotated[
+        str | None,
+        typer.Option(help="Only within RA,DEC,RADIUS [deg].", show_default=False),
+    ] = None,
+    polygon: Annotated[
+        str | None,
+        typer.Option(
+            help="Only within the convex polygon RA,DEC,RA,DEC,... [deg].", show_default=False
+        ),
+    ] = None,
+    moc: Annotated[
+        Path | None,
+        typer.Option(help="Only within this coverage map (FITS or JSON).", show_default=False),
+    ] = None,
+    apart: Annotated[
+        float,
+        typer.Option(help="Not within so many arcsec of the query's own place.", min=0),
+    ] = 0.0,
     form: Format = None,
     out: Out = None,
 ) -> None:
-    """Find the light curves most alike.
+    """Find the objects most alike.
 
     The query need not be in the survey: a file is read, encoded and searched with. Nor need it
     exist: with --signal a theory is drawn into stars of the survey and searched for; the picture
@@ -60,7 +87,7 @@ def search(
         _search_signal(survey, model, signal, k, form, out)
         return
     # late: Faiss, and torch where a file is to be encoded, would slow `--help` down
-    from skyvec.report import answers
+    from skyvec.report.searching import search as search_survey
 
     names = what or []
     files = [Path(name) for name in names if Path(name).is_file()]
@@ -70,7 +97,7 @@ def search(
         from skyvec.report.queries import read_queries
 
         foreign = read_queries(survey, model, files)
-    found = answers.search(
+    found = search_survey(
         survey,
         model,
         ids,
@@ -78,8 +105,36 @@ def search(
         k=k,
         include_same_target=include_same_target,
         combine="mean" if combine else "best" if nearest else "each",
+        which=_which(where, cone, polygon, moc, apart),
     )
     show(found.table, form, out)
+
+
+def _which(
+    where: str | None, cone: str | None, polygon: str | None, moc: Path | None, apart: float
+) -> "Which":
+    from skyvec.report.searching import Which
+
+    around = None if cone is None else _numbers("--cone", cone, "RA,DEC,RADIUS")
+    if around is not None and len(around) != 3:
+        raise ValueError(f"--cone {cone} should be RA,DEC,RADIUS in degrees")
+    corners = None if polygon is None else _numbers("--polygon", polygon, "RA,DEC,RA,DEC,...")
+    if corners is not None and (len(corners) % 2 or len(corners) < 6):
+        raise ValueError(f"--polygon {polygon} should be RA,DEC of three corners at least")
+    return Which(
+        where,
+        None if around is None else (around[0], around[1], around[2]),
+        None if corners is None else tuple(zip(corners[::2], corners[1::2])),
+        moc,
+        apart / 3600,
+    )
+
+
+def _numbers(option: str, text: str, form: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} {text} should be {form} in degrees") from None
 
 
 def _search_signal(
@@ -148,9 +203,7 @@ def map_(
     model: Model,
     placed: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--place", help="A light-curve file to place on the map.", show_default=False
-        ),
+        typer.Option("--place", help="A file of objects to place on the map.", show_default=False),
     ] = None,
     seed: Seed = 0,
     form: Format = None,
@@ -159,7 +212,7 @@ def map_(
     """Lay all segments out on a plane (t-SNE), alike beside alike.
 
     The picture lies beside the table under answers/; distances between islands mean little. With
-    --place the map stays as it is, and the places of the new curves are the answer.
+    --place the map stays as it is, and the places of the new ones are the answer.
     """
     # late: openTSNE and Matplotlib would slow `--help` down
     from skyvec.report.atlas import map_with_picture

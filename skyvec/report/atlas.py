@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from skyvec import store
 from skyvec.analysis.maps import place
-from skyvec.prep.lightcurves import Prepared, prepare
-from skyvec.report import answers, charts, pictures
+from skyvec.report import answers, charts, galleries, pictures
 from skyvec.report.answers import Queries
 from skyvec.report.remember import Answer
 
@@ -24,11 +23,11 @@ def map_with_picture(
     Args:
         survey: The survey's folder.
         model: Whose latents are laid out.
-        foreign: Light curves from elsewhere to place on the map, which does not move.
+        foreign: Objects from elsewhere to place on the map, which does not move.
         seed: Of the layout.
 
     Returns:
-        The rows of :func:`skyvec.report.answers.tsne`, or, where there are foreign curves, theirs
+        The rows of :func:`skyvec.report.answers.tsne`, or, where there are foreign objects, theirs
         alone (columns id, target, x, y), and the picture.
     """
     answer = answers.tsne(survey, model, seed=seed)
@@ -52,7 +51,7 @@ def map_with_picture(
 def draw_map(
     survey: Path, model: str, answer: Answer, *, placed: np.ndarray | None = None
 ) -> Figure:
-    """Draw a map with a curve of each of its largest clusters beside it.
+    """Draw a map with an object of each of its largest clusters beside it.
 
     Args:
         survey: The survey's folder.
@@ -63,20 +62,21 @@ def draw_map(
     grouped = answers.clusters(survey, model).table
     oddest = answers.outliers(survey, model).table["id"].to_pylist()[:N_MARKED]
     marked = np.flatnonzero(np.isin(np.array(answer.table["id"].to_pylist()), oddest))
+    examples = _examples(grouped)
     return charts.map_picture(
         xy(answer),
         grouped["cluster"].to_numpy(),
-        examples=_examples(survey, grouped),
+        examples=len(examples),
+        thumbnail=galleries.thumbnails(survey, examples) if examples else None,
         marked=marked,
         placed=placed,
     )
 
 
-def _examples(survey: Path, grouped: pa.Table) -> Prepared:
-    """The curve deepest in each of the largest clusters."""
+def _examples(grouped: pa.Table) -> list[str]:
+    """The segment deepest in each of the largest clusters."""
     sizes = answers.cluster_sizes(grouped).to_pylist()
-    ids = [row["example"] for row in sizes if row["cluster"] >= 0][: charts.N_LISTED]
-    return prepare(store.find_curves(survey, ids), round_days=0)
+    return [row["example"] for row in sizes if row["cluster"] >= 0][: charts.N_LISTED]
 
 
 def xy(answer: Answer) -> np.ndarray:

@@ -3,7 +3,7 @@
 Pure functions of arrays that give a Matplotlib figure, as in :mod:`skyvec.report.pictures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from skyvec.prep.lightcurves import Prepared
 from skyvec.report.pictures import (
     CLUSTER_COLOURS,
     FAINT,
@@ -20,7 +19,6 @@ from skyvec.report.pictures import (
     NOISE_COLOUR,
     QUERY_COLOUR,
     cluster_colour,
-    draw_curve,
     quiet,
 )
 from skyvec.schema import Floats, Ints
@@ -35,7 +33,8 @@ def map_picture(
     xy: Floats,
     cluster: Ints,
     *,
-    examples: Prepared | None = None,
+    examples: int = 0,
+    thumbnail: Callable[[Axes, int, str], None] | None = None,
     marked: Ints | None = None,
     placed: Floats | None = None,
     title: str = "",
@@ -45,8 +44,9 @@ def map_picture(
     Args:
         xy: Place on the map, shape (n, 2); distances between islands mean little.
         cluster: Cluster of each, 0 the largest, -1 noise, shape (n,).
-        examples: One curve of each of the largest clusters, in their order, drawn beside the map;
-            these clusters get a number on it. Ten, drawn without curves, where not given.
+        examples: How many of the largest clusters get a number on the map; 0 = ten.
+        thumbnail: Draws the example of the i-th of these on axes, in a colour; none where not
+            given.
         marked: Rows to ring, such as the oddest.
         placed: Places of points that are not of the map, drawn as red crosses, shape (m, 2).
         title: Text above.
@@ -64,7 +64,7 @@ def map_picture(
     for name in names:
         colour = cluster_colour(int(name))
         _dots(axes, xy[cluster == name], s=size, c=colour, lw=0, alpha=0.85, zorder=2)
-    shown = names[order][: N_LISTED if examples is None else len(examples)]
+    shown = names[order][: examples or N_LISTED]
     for name in shown:
         _number(axes, xy[cluster == name], str(name), cluster_colour(int(name)))
     said = [f"{noise.sum():,} in no cluster (grey)"] if noise.any() else []
@@ -78,15 +78,18 @@ def map_picture(
         _dots(axes, placed, s=60, c=QUERY_COLOUR, marker="X", lw=0, zorder=6)
         said.append("red crosses: placed")
     _map_frame(axes, title)
-    _list_clusters(figure, shown, dict(zip(names.tolist(), counts.tolist())), examples)
+    _list_clusters(figure, shown, dict(zip(names.tolist(), counts.tolist())), thumbnail)
     figure.text(0.735, 0.03, "\n".join(said), fontsize=8, color=FAINT, va="bottom")
     return figure
 
 
 def _list_clusters(
-    figure: Figure, shown: Ints, size: Mapping[int, int], examples: Prepared | None
+    figure: Figure,
+    shown: Ints,
+    size: Mapping[int, int],
+    thumbnail: Callable[[Axes, int, str], None] | None,
 ) -> None:
-    """Name the clusters in a column beside the map, each with a curve if there is one."""
+    """Name the clusters in a column beside the map, each with an example if there is one."""
     height = 0.8 / max(N_LISTED, len(shown))
     for i, name in enumerate(shown):
         colour = cluster_colour(int(name))
@@ -96,11 +99,9 @@ def _list_clusters(
         figure.text(
             0.72, top - height / 2, "●", fontsize=9, color=colour, va="center", ha="center"
         )
-        if examples is not None:
-            axes = figure.add_axes((0.8, top - 0.9 * height, 0.19, 0.8 * height))
-            draw_curve(axes, examples, i, colour=colour, columns=190)
-            axes.set_axis_off()
-            axes.margins(x=0.01, y=0.05)
+        if thumbnail is not None:
+            axes = figure.add_axes((0.8, top - 0.95 * height, 0.19, 0.9 * height))
+            thumbnail(axes, i, colour)
 
 
 def _dots(axes: Axes, xy: Floats, **style: Any) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,12 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from skyvec import __version__, checkpoint, store
-from skyvec.encode import reconstruct
 from skyvec.prep.codes import BASELINES
-from skyvec.prep.lightcurves import Prepared, prepare
-from skyvec.report import answers, baselines, charts, page, pictures
+from skyvec.report import answers, baselines, charts, galleries, page, pictures, searching
 from skyvec.report.atlas import N_MARKED, draw_map, xy
 from skyvec.report.facts import survey_facts
 from skyvec.report.page import Section
 from skyvec.report.remember import Answer
-from skyvec.schema import LightCurves
 
 N_ODDEST = 20
 N_CLUSTERS = 12
@@ -47,20 +44,13 @@ class _Material:
         store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
         return page.picture(content, caption)
 
-    def key(self) -> str:
-        """Say what the colours of bands are, where there are several, and what phases are."""
-        bands = store.survey_bands(self.survey)
-        named = [f"{band} {colour}" for band, colour in zip(bands, pictures.BAND_NAMES)]
-        colours = f" Bands: {', '.join(named)}." if len(bands) > 1 else ""
-        return (
-            f"{colours} Sparse curves with a clear period are drawn against its phase (found by "
-            "Lomb-Scargle, for the picture only); fast ones have a close-up at their right."
-        )
+    def words(self) -> galleries.Words:
+        """How the objects of the survey are called."""
+        return galleries.words(self.survey)
 
-    def curves(self, ids: Sequence[str]) -> tuple[LightCurves, Prepared]:
-        """Read curves, as they are and on their own scale; times are not rounded for drawing."""
-        found = store.find_curves(self.survey, ids)
-        return found, prepare(found, round_days=0)
+    def key(self) -> str:
+        """Say how the pictures of objects are to be read."""
+        return galleries.key(self.survey)
 
 
 def report(
@@ -129,8 +119,9 @@ def report(
     at_work(5, "page")
     text = page.page(
         f"{survey_facts(survey)['name']} as seen by {model}",
-        f"{len(latents):,} light curves, each turned into {latents.vectors.shape[1]} numbers "
-        "without labels; every answer below compares those numbers only.",
+        f"{len(latents):,} {material.words().many}, each turned into "
+        f"{latents.vectors.shape[1]} numbers without labels; every answer below compares those "
+        "numbers only.",
         [section for section in sections if section is not None],
         f"Made by skyvec {__version__} from the latents of {model} ({latents.model_hash[:12]}).",
     )
@@ -156,8 +147,8 @@ def _survey_section(material: _Material) -> Section:
     return Section(
         "survey",
         "Survey",
-        "Objects are different targets; a segment is one light curve (a sector, a quarter, a "
-        "whole campaign). What could not be read was rejected with its reason.",
+        f"Objects are different targets; a segment is one {material.words().one} (a sector, a "
+        "campaign, one instrument's cutout). What could not be read was rejected with its reason.",
         body,
     )
 
@@ -166,7 +157,7 @@ def _model_section(material: _Material, width: int) -> Section:
     folder = store.model_folder(material.survey, material.model)
     scores = json.loads((folder / checkpoint.SCORES).read_text(encoding="utf-8"))
     if material.model in BASELINES:
-        body = page.counts({"code": material.model, "numbers a curve": width})
+        body = page.counts({"code": material.model, "numbers an object": width})
         return Section(
             "model", "Model", "A hand-crafted code: scaled on the train split, not learned.", body
         )
@@ -174,7 +165,7 @@ def _model_section(material: _Material, width: int) -> Section:
     body = page.counts(
         {
             "network": scores["model"],
-            "numbers a curve": width,
+            "numbers an object": width,
             "weights": scores["parameters"],
             "best of steps": f"{scores['best_step']:,} / {scores['steps']:,}",
             "training time [s]": round(float(scores["seconds"]), 1),
@@ -183,7 +174,8 @@ def _model_section(material: _Material, width: int) -> Section:
     parts = {part: losses.get(part, {}) for part in ("train", "valid", "test")}
     names = sorted({name for values in parts.values() for name in values})
     columns: dict[str, Any] = {"split": list(parts)}
-    columns["curves"] = [scores["curves"].get(part, 0) for part in parts]
+    counted = next((name for name in ("curves", "images", "stamps") if name in scores), "")
+    columns[counted or "objects"] = [scores.get(counted, {}).get(part, 0) for part in parts]
     for name in names:
         columns[name] = [values.get(name, float("nan")) for values in parts.values()]
     body += page.table(pa.table(columns))
@@ -200,7 +192,7 @@ def _model_section(material: _Material, width: int) -> Section:
     return Section(
         "model",
         "Model",
-        "Splits are made by object: no star of the test split was trained on, in any sector.",
+        "Splits are made by object: none of the test split was trained on, in any segment.",
         body + page.code(text),
     )
 
@@ -225,8 +217,8 @@ def _probe_section(material: _Material, column: str, with_baselines: bool, seed:
 def _map_section(material: _Material, labels: np.ndarray | None) -> Section:
     figure = draw_map(material.survey, material.model, material.map)
     caption = (
-        "Every light curve as one point (t-SNE of its vector), coloured by cluster, with a curve "
-        f"of each of the largest; grey points belong to none. Rings: the {N_MARKED} most "
+        f"Every {material.words().one} as one point (t-SNE of its vector), coloured by cluster, "
+        f"with one of each of the largest; grey points belong to none. Rings: the {N_MARKED} most "
         "dissimilar objects."
     )
     body = material.draw("map", figure, caption)
@@ -279,17 +271,14 @@ def _samples_section(material: _Material) -> Section | None:
         )
         for name in largest
     }
-    wanted = np.concatenate(list(rows.values()))
-    ids = np.array(table["id"].to_pylist())[wanted].tolist()
-    _, prepared = material.curves(ids)
-    place = {int(row): i for i, row in enumerate(wanted)}
-    members = {name: [place[int(r)] for r in own] for name, own in rows.items()}
-    figure = pictures.cluster_samples(prepared, members, size)
+    ids = np.array(table["id"].to_pylist())
+    members = {name: ids[own].tolist() for name, own in rows.items()}
+    figure = galleries.cluster_samples(material.survey, members, size)
     return Section(
         "samples",
         "Samples of the largest clusters",
-        f"{N_MEMBERS} members of each, drawn at random; colours as on the map. Each curve is on "
-        "its own scale.",
+        f"{N_MEMBERS} members of each, drawn at random; colours as on the map. "
+        f"{material.words().scale}",
         material.draw("clusters", figure, "One row a cluster."),
     )
 
@@ -297,12 +286,11 @@ def _samples_section(material: _Material) -> Section | None:
 def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     table = material.outliers.table.slice(0, N_ODDEST)
     ids = table["id"].to_pylist()
-    _, prepared = material.curves(ids)
     captions = [
         "{rank}. {id}\nsimilarity {similarity:.3f}, density {density_ratio:.2f}".format(**row)
         for row in table.to_pylist()
     ]
-    figure = pictures.curve_grid(prepared, np.arange(len(ids)), captions)
+    figure = galleries.grid(material.survey, ids, captions)
     similarity = _column(material.outliers.table, "similarity")
     k = int(material.outliers.facts["k"])
     histogram = charts.similarity_histogram(similarity, similarity[: len(ids)], k=k)
@@ -333,15 +321,14 @@ def _search_section(material: _Material, examples: int) -> Section | None:
         return None
     body = ""
     for i, query in enumerate(chosen):
-        found = answers.search(material.survey, material.model, [query], k=N_NEIGHBOURS).table
+        found = searching.search(material.survey, material.model, [query], k=N_NEIGHBOURS).table
         neighbours = found["id"].to_pylist()
-        _, prepared = material.curves([query, *neighbours])
         captions = [f"query: {query}"] + [
             f"{row['id']}\nsimilarity {row['similarity']:.3f}" for row in found.to_pylist()
         ]
         colours = [pictures.QUERY_COLOUR] + [pictures.INK] * len(neighbours)
-        figure = pictures.curve_grid(
-            prepared, np.arange(len(captions)), captions, across=3, colours=colours
+        figure = galleries.grid(
+            material.survey, [query, *neighbours], captions, across=3, colours=colours
         )
         body += material.draw(
             f"search-{i + 1}", figure, f"The nearest to {query}.{material.key() if not i else ''}"
@@ -355,21 +342,17 @@ def _search_section(material: _Material, examples: int) -> Section | None:
 
 
 def _reconstruction_section(material: _Material) -> Section | None:
-    folder = store.model_folder(material.survey, material.model)
-    if material.model in BASELINES:
-        return None
     ids = np.array(material.map.table["id"].to_pylist())
     chosen = material.rng.choice(ids, min(9, len(ids)), replace=False).tolist()
-    curves, prepared = material.curves(chosen)
-    flux = reconstruct(checkpoint.load(folder), curves).flux
-    models = pictures.decoded_models(curves, prepared, flux)
-    figure = pictures.curve_grid(prepared, np.arange(len(chosen)), chosen, across=3, models=models)
-    caption = "Points in grey, the curve decoded from the code in orange; chosen at random."
+    drawn = galleries.reconstructions(material.survey, material.model, chosen)
+    if drawn is None:
+        return None
     return Section(
         "reconstructions",
         "Reconstructions",
-        "What the code has kept of a curve. Noise is not kept, and should not be.",
-        material.draw("reconstructions", figure, caption),
+        f"What the code has kept of {material.words().many}. Noise is not kept, and should not "
+        "be.",
+        material.draw("reconstructions", *drawn),
     )
 
 

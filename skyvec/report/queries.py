@@ -1,6 +1,7 @@
-"""Queries from outside the survey: a light-curve file is read, encoded and searched with."""
+"""Queries from outside the survey: a file is read, encoded and searched with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,36 +10,35 @@ import numpy as np
 
 from skyvec import store
 from skyvec.checkpoint import load
-from skyvec.encode import encode_curves
+from skyvec.encode import encode_shard
 from skyvec.ingest import ingest
 from skyvec.report.answers import Queries
 from skyvec.report.facts import reject_reasons
-from skyvec.schema import Catalog, LightCurves
 from skyvec.sim.signals import Signal, Template, parse
 
 
 def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any) -> Queries:
-    """Read light-curve files through the same door as a survey's, and encode them.
+    """Read files through the same door as a survey's, and encode what is in them.
 
     Args:
         survey: Where the model is.
         model: Its name.
-        files: Any files that ingest reads, with one light curve or several.
+        files: Any files that ingest reads, with one light curve or image, or several.
         **options: Those of :func:`skyvec.ingest.ingest`.
 
     Returns:
-        One query a light curve, in the order of the files.
+        One query an object, in the order of the files.
 
     Raises:
         ValueError: Nothing in the files is usable; the message gives the first reason.
     """
     checkpoint = load(store.model_folder(survey, model))
-    parts = _read(files, **options)
-    vectors = [encode_curves(checkpoint, curves)[0] for _, curves in parts]
+    with _passing(files, store.survey_kind(survey), **options) as (folder, shards):
+        parts = [encode_shard(folder, checkpoint, file) for file in shards]
     return Queries(
-        np.concatenate([catalog.id for catalog, _ in parts]),
-        np.concatenate([catalog.target for catalog, _ in parts]),
-        np.concatenate(vectors),
+        np.concatenate([part.id for part in parts]),
+        np.concatenate([part.target for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
         " ".join([*(store.sha256(path) for path in files), repr(sorted(options.items()))]),
     )
 
@@ -61,22 +61,28 @@ def read_signal(text: str) -> Signal | Template:
             if path.suffix and "(" not in text:
                 raise ValueError(f"no signal and no file: {text}") from error
             raise
-    _, curves = _read([path])[0]
+    with _passing([path], "lightcurves") as (folder, shards):
+        _, curves = store.read_objects(folder, shards[0])
     own = slice(0, int(curves.offsets[1]))
     first = curves.band[own] == curves.band[0]
     time, flux = curves.mjd[own][first], curves.flux[own][first].astype(np.float64)
     return Template(path.name, time - time[0], flux)
 
 
-def _read(files: Sequence[Path], **options: Any) -> list[tuple[Catalog, LightCurves]]:
-    """Light curves of some files with their facts, through the door of a survey."""
+@contextmanager
+def _passing(files: Sequence[Path], kind: str, **options: Any) -> Iterator[tuple[Path, list[str]]]:
+    """A survey of some files, gone afterwards, and those of its shards that hold objects."""
     with TemporaryDirectory() as folder:
         passing = Path(folder) / "queries"
         ingest(passing, files, **options)
-        parts = [(catalog, curves) for _, catalog, curves in store.iterate_objects(passing)]
-        rejected = reject_reasons(store.read_rejects(passing))
-    parts = [part for part in parts if len(part[0])]
-    if not parts:
-        reason = next(iter(rejected), "there is no light curve in it")
-        raise ValueError(f"cannot search with {files[0]}: {reason}")
-    return parts
+        shards = [shard["file"] for shard in store.object_shards(passing) if shard["rows"]]
+        if not shards:
+            reasons = reject_reasons(store.read_rejects(passing))
+            reason = next(iter(reasons), f"there are no {kind} in it")
+            raise ValueError(f"cannot search with {files[0]}: {reason}")
+        if store.survey_kind(passing) != kind:
+            raise ValueError(
+                f"cannot search with {files[0]}: it holds {store.survey_kind(passing)}, and "
+                f"{kind} are searched"
+            )
+        yield passing, shards
