@@ -4,9 +4,9 @@ Every classifier is trained on some targets and tested on others, so that a star
 for itself. What is reported are the predictions for all held-out segments together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -164,6 +164,43 @@ def probe(
             )
         )
     return rows
+
+
+def probe_questions(
+    vectors: Floats,
+    labels: Mapping[str, ArrayLike],
+    targets: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    min_targets: int = MIN_TARGETS,
+    **options: Any,
+) -> dict[str, list[ProbeRow]]:
+    """Measure the vectors on several questions, each asked of the segments it was answered for.
+
+    Args:
+        vectors: Finite, shape (n, d).
+        labels: By question the class of each segment, shape (n,); empty where unanswered.
+        targets: Target of each, shape (n,).
+        rng: Of :func:`probe`.
+        min_targets: A class with fewer targets is left out; a question with fewer than two
+            classes left is not asked.
+        options: Further arguments of :func:`probe`, the same for every question.
+
+    Returns:
+        The rows of :func:`probe` by question, each with balanced accuracy, the majority's and the
+        confusion matrix.
+    """
+    owners = np.asarray(targets).astype(np.str_)
+    found = {}
+    for question, classes in labels.items():
+        names = np.asarray(classes).astype(np.str_)
+        pairs = np.unique(np.stack([names, owners], axis=1), axis=0)[:, 0]
+        _, counts = np.unique(pairs[~np.isin(pairs, UNLABELLED)], return_counts=True)
+        if (counts >= min_targets).sum() >= 2:
+            found[question] = probe(
+                vectors, names, owners, rng=rng, min_targets=min_targets, **options
+            )
+    return found
 
 
 def folds_by_target(

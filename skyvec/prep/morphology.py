@@ -111,7 +111,8 @@ def _shapes(image: Numbers) -> tuple[Numbers, NDArray[np.bool_]] | None:
     seen = ~np.isnan(image)
     light = np.where(seen, image - sky, 0.0)
     soft = ndimage.gaussian_filter(light, side / 64)
-    row, column = np.indices(image.shape).astype(np.float64)
+    grid = np.indices(image.shape).astype(np.float64)
+    row, column = grid[0], grid[1]
     middle = (side - 1) / 2
     near = np.hypot(row - middle, column - middle) < side / 6
     peak = np.unravel_index(np.where(near, soft, -np.inf).argmax(), soft.shape)
