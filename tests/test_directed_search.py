@@ -3,6 +3,7 @@ columns, its picture, files as signals, and errors in one line."""
 
 import numpy as np
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from skyvec.report.directed import search_signal
 from skyvec.report.queries import read_signal
 from skyvec.sim.lightcurves import simulate_sky
 from skyvec.sim.signals import Template, inject, parse, relative_noise
+from skyvec.studies.like import draw_like
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANTED = 6
@@ -80,7 +82,7 @@ def test_a_file_of_flux_against_time_is_a_signal(survey, tmp_path):
     pyarrow.csv.write_csv(table, tmp_path / "louver.csv")
     signal = read_signal(str(tmp_path / "louver.csv"))
     assert isinstance(signal, Template) and str(signal) == "louver.csv"
-    answer, _ = search_signal(folder, "m", signal, k=PLANTED, draws=48)
+    answer, _ = search_signal(folder, "m", signal, k=PLANTED, draws=32)
     assert len(stars & set(answer.table["target"].to_pylist())) >= PLANTED - 2
 
 
@@ -88,10 +90,20 @@ def test_the_command_answers_and_refuses_in_one_line(survey, tmp_path):
     folder, _ = survey
     out = tmp_path / "found.csv"
     done = run(
-        "search", "--signal", "transit(rp=0.1, period=3.2)", "-s", folder, "-m", "m", "-o", out
+        "search",
+        "--signal",
+        "transit(rp=0.1, period=3.2)",
+        "-s",
+        folder,
+        "-m",
+        "m",
+        "-k",
+        2,
+        "-o",
+        out,
     )
     assert done.exit_code == 0 and "directed.png" in done.output
-    assert len(out.read_text().splitlines()) == 6
+    assert len(out.read_text().splitlines()) == 3
     for arguments, message in [
         ((), "one of the two"),
         (("x", "--signal", "flares"), "one of the two"),
@@ -100,3 +112,72 @@ def test_the_command_answers_and_refuses_in_one_line(survey, tmp_path):
     ]:
         failed = run("search", *arguments, "-s", folder, "-m", "m")
         assert failed.exit_code == 1 and message in failed.output
+
+
+def test_curves_like_an_object_have_its_stamps_and_its_noise_or_its_light(survey):
+    folder, _ = survey
+    latents = store.read_latents(folder, "m")
+    name = str(latents.id[-1])
+    star = store.find_curves(folder, [name])
+    made = draw_like(folder, name, parse("sinusoid(period=9, amplitude=0.5)"), draws=3)
+    for i in range(3):
+        part = slice(made.offsets[i], made.offsets[i + 1])
+        np.testing.assert_array_equal(made.mjd[part], star.mjd)
+    np.testing.assert_allclose(relative_noise(made), relative_noise(star)[0], rtol=0.5)
+    signal = parse("contact_binary(period=0.5, amplitude=0.5)")
+    into = draw_like(folder, name, signal, draws=2, into=True, seed=1)
+    level = np.median(star.flux)
+    left = into.flux[: len(star.flux)] / star.flux
+    assert left.min() < 0.6 and abs(np.median(into.flux) / level - 1) < 0.3
+    assert into.flux_unit == star.flux_unit and len(set(into.id)) == 2
+    with pytest.raises(KeyError, match="nobody"):
+        draw_like(folder, "nobody", signal)
+    with pytest.raises(ValueError, match="draws"):
+        draw_like(folder, name, signal, draws=0)
+
+
+def test_a_map_of_completeness_is_drawn_and_goes_on_where_it_was(survey, tmp_path):
+    folder, _ = survey
+    options = (
+        "-s",
+        folder,
+        "-m",
+        "m",
+        "-n",
+        6,
+        "--curves",
+        60,
+        "--grid",
+        "depth=1,200",
+        "--no-rivals",
+    )
+    asked = ("recover", "louver", *options, "--grid", "period=3", "-o", tmp_path / "map.parquet")
+    done = run(*asked)
+    assert done.exit_code == 0, done.output
+    table = pyarrow.parquet.read_table(tmp_path / "map.parquet")
+    assert table["depth"].to_pylist() == [1.0, 200.0]
+    found = table["directed"].to_pylist()
+    assert found[0] < found[1] == 1.0 and np.isnan(table["box"].to_numpy()).all()
+    made = next((folder / "answers" / "recover-m").iterdir())
+    assert (made / "recovery.png").read_bytes()[:4] == b"\x89PNG"
+    kept = (made / "cell-0000.json").stat().st_mtime_ns
+    (made / "cell-0001.json").unlink()
+    assert run(*asked).exit_code == 0
+    again = pyarrow.parquet.read_table(tmp_path / "map.parquet")
+    assert repr(again.to_pydict()) == repr(table.to_pydict())  # NaN and all
+    assert (made / "cell-0000.json").stat().st_mtime_ns == kept
+    for words, message in [("depth", "AXIS=NUMBER"), ("perod=1", "did you mean 'period'")]:
+        failed = run("recover", "louver", "-s", folder, "-m", "m", "--grid", words)
+        assert failed.exit_code == 1 and message in failed.output
+
+
+def test_simulate_writes_curves_like_an_object(survey, tmp_path):
+    folder, _ = survey
+    latents = store.read_latents(folder, "m")
+    out = tmp_path / "made.csv"
+    asked = ("simulate", "louver(period=3)", "--like", latents.target[0], "--draws", 2)
+    assert run(*asked, "-s", folder, "-o", out).exit_code == 0
+    table = pyarrow.csv.read_csv(out)
+    assert table.column_names == ["id", "mjd", "flux", "flux_err"]
+    assert len(set(table["id"].to_pylist())) == 2
+    assert "--survey" in run(*asked).output

@@ -10,6 +10,8 @@ from skyvec.cli.terminal import Bar, Format, bar, guarded, say, show
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from skyvec.sim.signals import Signal
+
 CHUNK = 500
 """Light curves drawn and stored at a time; part of the result, as each chunk has its own seed."""
 
@@ -17,12 +19,32 @@ CHUNK = 500
 @guarded
 def simulate(
     kind: Annotated[
-        str, typer.Argument(help="sky, galaxies, or one kind of star such as cepheid.")
+        str,
+        typer.Argument(
+            help="sky, galaxies, or a signal: cepheid, 'louver(period=3)', pi_beacon, "
+            "\"picture(file='ship.png')\"."
+        ),
     ],
     survey: Annotated[
         Path | None,
-        typer.Option("--survey", "-s", help="Survey to make, for many.", show_default=False),
+        typer.Option(
+            "--survey",
+            "-s",
+            help="Survey to make, for many; or that of --like.",
+            show_default=False,
+        ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="Object of --survey whose time stamps and noise the curves get.",
+            show_default=False,
+        ),
+    ] = None,
+    into: Annotated[
+        bool, typer.Option("--into", help="With --like: into the object's own curve.")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="With --like: how many curves.", min=1)] = 8,
     pair: Annotated[
         Path | None,
         typer.Option(
@@ -54,9 +76,10 @@ def simulate(
     """Make one light curve of a kind, or a survey of many objects with known truth.
 
     One curve is noiseless: a table with the columns id, mjd and flux, which `skyvec search` takes
-    as a query. A sky has noise, gaps, labels (columns label and shape) and a few planted oddities;
-    galaxies are images with labels, shapes and a few artefacts (column artefact), with --pair seen
-    by two telescopes of other pixels, PSF and depth. Made again it goes on where it was stopped.
+    as a query; with --like there are several, with the stamps and the noise of an object. A sky
+    has noise, gaps, labels (columns label and shape) and a few planted oddities; galaxies are
+    images with labels, shapes and a few artefacts (column artefact), with --pair seen by two
+    telescopes of other pixels, PSF and depth. Made again it goes on where it was stopped.
     """
     if kind == "galaxies":
         if survey is None:
@@ -67,6 +90,9 @@ def simulate(
         return
     if pair is not None:
         raise ValueError(f"--pair is for galaxies, not for {kind}")
+    if like is not None:
+        show(_curves_like(survey, like, kind, settings or [], draws, into, seed), form, out)
+        return
     if kind != "sky":
         table = _one_curve(kind, days, minutes, settings or [], seed)
         show(table, form or (None if out else "csv"), out)
@@ -194,19 +220,55 @@ def _one_curve(
     import numpy as np
     import pyarrow as pa
 
-    from skyvec.sim.lightcurves import simulate
-
     if not (days > 0 and minutes > 0):
         raise ValueError(f"--days ({days}) and --minutes ({minutes}) must be > 0")
-    parameters: dict[str, float] = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        try:
-            parameters[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--set {setting} must be NAME=NUMBER, such as period=3.2") from None
     time = np.arange(0.0, days, minutes / 1440)
-    flux, _ = simulate(kind, time, np.random.default_rng(seed), **parameters)
+    flux, _ = _signal(kind, settings).draw(time, np.random.default_rng(seed))
     n = len(time)
     mjd = pa.array(60000 + time)
     return pa.table({"id": pa.array([kind] * n), "mjd": mjd, "flux": pa.array(flux)})
+
+
+def _curves_like(
+    survey: Path | None,
+    like: str,
+    kind: str,
+    settings: list[str],
+    draws: int,
+    into: bool,
+    seed: int,
+) -> "pa.Table":
+    # late: NumPy and PyArrow would slow `--help` down
+    import numpy as np
+    import pyarrow as pa
+
+    from skyvec.studies.like import draw_like
+
+    if survey is None:
+        raise ValueError("an object is of a survey; name its folder with --survey DIR")
+    signal = _signal(kind, settings)
+    curves = draw_like(survey, like, signal, draws=draws, into=into, seed=seed)
+    columns = {
+        "id": pa.array(np.repeat(curves.id, curves.lengths)),
+        "mjd": pa.array(curves.mjd),
+        "flux": pa.array(curves.flux),
+        "flux_err": pa.array(curves.flux_err),
+    }
+    if len(np.unique(curves.band)) > 1:
+        columns["band"] = pa.array(np.array(curves.bands)[curves.band])
+    return pa.table(columns)
+
+
+def _signal(text: str, settings: list[str]) -> "Signal":
+    """The signal as written, with what --set adds to it."""
+    from skyvec.sim.signals import Signal, parse  # late: SciPy would slow `--help` down
+
+    written = parse(text)
+    parameters: dict[str, float | str] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            parameters[name] = value if name == "file" else float(value)
+        except ValueError:
+            raise ValueError(f"--set {setting} must be NAME=NUMBER, such as period=3.2") from None
+    return Signal(written.kind, {**written.parameters, **parameters})
