@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skyvec.index.exact import ExactIndex, distance, unit
 from skyvec.schema import Floats, Ints, Latents, Strings
+from skyvec.sky import separation
 
 COMBINE = ("each", "mean", "best")
 NAMED = 3
@@ -58,6 +59,7 @@ def search(
     exclude_same_target: bool = True,
     exclude_targets: Sequence[str] = (),
     among: NDArray[np.bool_] | None = None,
+    apart: float = 0.0,
     index: ExactIndex | None = None,
 ) -> Neighbours:
     """Find the k segments most alike to each query, or to all queries together.
@@ -74,6 +76,7 @@ def search(
             segments themselves never answer.
         exclude_targets: Further targets to leave out, such as that of a queried vector.
         among: Search only where this is true, shape (n,).
+        apart: Leave out what stands within so many degrees of a query's own place.
         index: The index of all latents, where it is at hand; else it is made.
 
     Raises:
@@ -94,7 +97,7 @@ def search(
         index, places = ExactIndex(latents.vectors[allowed]), np.flatnonzero(allowed)
     else:
         places = np.arange(len(latents))
-    banned = [_banned(latents, rows, exclude_same_target) for rows in own]
+    banned = [_banned(latents, rows, exclude_same_target, apart) for rows in own]
     if combine != "each":
         banned = [np.unique(np.concatenate(banned))] * len(banned)
     if combine == "mean":
@@ -156,11 +159,18 @@ def _read_queries(
     return [f"vector {i}" for i in range(len(vectors))], vectors, [nowhere] * len(vectors)
 
 
-def _banned(latents: Latents, rows: Ints, same_target: bool) -> Ints:
+def _banned(latents: Latents, rows: Ints, same_target: bool, apart: float) -> Ints:
     """Rows that may not answer a query that is itself these rows: one, or none."""
-    if same_target and len(rows):
-        return np.flatnonzero(latents.target == latents.target[rows[0]])
-    return rows
+    if not len(rows):
+        return rows
+    out = np.zeros(len(latents), bool)
+    out[rows] = True
+    if same_target:
+        out |= latents.target == latents.target[rows[0]]
+    if apart > 0:
+        centre = (np.full(len(latents), place[rows[0]]) for place in (latents.ra, latents.dec))
+        out |= separation(latents.ra, latents.dec, *centre) <= apart
+    return np.flatnonzero(out)
 
 
 def _search(

@@ -126,6 +126,22 @@ def delete(survey: Path, model: str, names: Sequence[str]) -> int:
     return len(after) - len(before)
 
 
+def sizes(survey: Path, model: str) -> list[int]:
+    """Bytes of the files of each segment."""
+    folder = store.index_folder(survey, model)
+    parts = [folder / part["folder"] for part in _facts(folder)["segments"]]
+    return [sum(file.stat().st_size for file in part.rglob("*")) for part in parts]
+
+
+def digest(survey: Path, model: str) -> str:
+    """Hash of what an answer depends on beside the latents: the way, and what is deleted."""
+    folder = store.index_folder(survey, model)
+    if not is_there(survey, model):
+        return ""
+    parts = [store.sha256(folder / name) for name in (INDEX, DELETED) if (folder / name).exists()]
+    return " ".join(parts)
+
+
 def is_there(survey: Path, model: str) -> bool:
     """Say whether the latents of a model have an index that holds all of them."""
     folder = store.index_folder(survey, model)
@@ -221,11 +237,14 @@ class SurveyIndex:
         """
         rows = self._together(lambda i: self.names[i].rows_with_id(name))
         if not len(rows):
-            rows = self._together(lambda i: _rows_of_target(self.index.segments[i], name))
-            rows = rows[self.strings("target", rows) == name]
+            rows = self._rows_of_target(name)
         if not len(rows):
             raise KeyError(f"no segment or target {name!r} among {len(self):,} indexed latents")
         return rows
+
+    def _rows_of_target(self, name: str) -> NDArray[np.int64]:
+        rows = self._together(lambda i: _rows_of_target(self.index.segments[i], name))
+        return rows[self.strings("target", rows) == name]
 
     def strings(self, column: str, rows: NDArray[np.int64]) -> Strings:
         """``id`` or ``target`` of some rows."""
@@ -261,6 +280,10 @@ class SurveyIndex:
     def _together(self, local: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
         parts = [local(i) + self.index.first[i] for i in range(len(self.names))]
         return np.concatenate(parts).astype(np.int64)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors of some rows, of length 1 (or 0)."""
+        return self.index.vectors(rows)
 
     # --- which rows may answer ----------------------------------------------------------------
 
@@ -349,7 +372,7 @@ class SurveyIndex:
             raise ValueError(f"unknown combine {combine!r}; choose from {', '.join(COMBINE)}")
         names, vectors, own = self._read(queries)
         banned = [self._banned(rows, exclude_same_target, apart) for rows in own]
-        others = [self.rows_named(name) for name in exclude_targets]
+        others = [self._rows_of_target(name) for name in exclude_targets]
         if combine != "each":
             banned = [np.unique(np.concatenate(banned))] * len(banned)
         if combine == "mean":
@@ -393,7 +416,7 @@ class SurveyIndex:
             return rows
         banned = [rows]
         if same_target:
-            banned.append(self.rows_named(str(self.strings("target", rows)[0])))
+            banned.append(self._rows_of_target(str(self.strings("target", rows)[0])))
         ra, dec = self.places(rows)
         if apart > 0 and np.isfinite([ra[0], dec[0]]).all():
             banned.append(np.flatnonzero(self.cone(float(ra[0]), float(dec[0]), apart)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skyvec import store
 from skyvec.analysis import clusters as groups
-from skyvec.analysis import maps, neighbours, probes
+from skyvec.analysis import maps, probes
 from skyvec.analysis import outliers as oddities
 from skyvec.report.remember import Answer, remember
 from skyvec.schema import Catalog, Ints, Latents, Strings
@@ -41,109 +41,6 @@ class Queries:
     target: Strings
     vectors: NDArray[np.float32]
     digest: str
-
-
-# --- search -----------------------------------------------------------------------------------
-
-
-def search(
-    survey: Path,
-    model: str,
-    ids: Sequence[str],
-    *,
-    foreign: Queries | None = None,
-    k: int = 5,
-    include_same_target: bool = False,
-    combine: str = "each",
-) -> Answer:
-    """Find the segments most alike to some of the survey, to foreign ones, or to all together.
-
-    Args:
-        survey: The survey's folder.
-        model: Whose latents are searched.
-        ids: Segments or targets of the survey.
-        foreign: Queries from elsewhere.
-        k: How many neighbours of each.
-        include_same_target: Let other segments of a query's target answer too.
-        combine: ``each``, ``mean`` or ``best``; see :func:`skyvec.analysis.neighbours.search`.
-
-    Returns:
-        Columns query, rank, id, target, similarity, distance, ra, dec.
-
-    Raises:
-        KeyError: An id is not there.
-        ValueError: There is no query, or k < 1.
-    """
-    arguments: dict[str, Any] = {
-        "ids": list(ids),
-        "foreign": foreign.digest if foreign is not None else "",
-        "k": k,
-        "include_same_target": include_same_target,
-        "combine": combine,
-    }
-
-    def make() -> tuple[pa.Table, dict[str, Any]]:
-        latents = checked_latents(survey, model)
-        parts = _search_all(
-            latents, ids, foreign, k, exclude=not include_same_target, combine=combine
-        )
-        return pa.concat_tables(parts), {"k": k, "searched": len(latents)}
-
-    return remember(survey, "search", model, arguments, make)
-
-
-def _search_all(
-    latents: Latents,
-    ids: Sequence[str],
-    foreign: Queries | None,
-    k: int,
-    *,
-    exclude: bool,
-    combine: str,
-) -> list[pa.Table]:
-    if foreign is None:
-        found = neighbours.search(
-            latents, list(ids), k, combine=combine, exclude_same_target=exclude
-        )
-        return [_neighbours_table(found)]
-    if combine != "each":
-        rows = [neighbours.find_rows(latents, name) for name in ids]
-        own = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
-        among = np.ones(len(latents), bool)
-        among[own] = False
-        targets = np.concatenate([latents.target[own], foreign.target])
-        vectors = np.concatenate([latents.vectors[own], foreign.vectors])
-        found = neighbours.search(
-            latents,
-            vectors,
-            k,
-            combine=combine,
-            exclude_targets=targets.tolist() if exclude else (),
-            among=among,
-        )
-        return [_neighbours_table(found, " + ".join([*ids, *foreign.name.tolist()]))]
-    parts = _search_all(latents, ids, None, k, exclude=exclude, combine=combine) if ids else []
-    for name, target, vector in zip(foreign.name, foreign.target, foreign.vectors):
-        found = neighbours.search(
-            latents, vector[None], k, exclude_targets=[str(target)] if exclude else ()
-        )
-        parts.append(_neighbours_table(found, str(name)))
-    return parts
-
-
-def _neighbours_table(found: neighbours.Neighbours, query: str | None = None) -> pa.Table:
-    return pa.table(
-        {
-            "query": found.query if query is None else np.full(len(found), query),
-            "rank": found.rank,
-            "id": found.id,
-            "target": found.target,
-            "similarity": found.similarity,
-            "distance": found.distance,
-            "ra": found.ra,
-            "dec": found.dec,
-        }
-    )
 
 
 # --- oddities ---------------------------------------------------------------------------------
