@@ -29,7 +29,8 @@ from skyvec.io.catalogues import is_side_table
 from skyvec.io.columns import description_path
 from skyvec.io.cutouts import Cutout
 from skyvec.io.segments import MAX_POINTS, Segment, Value
-from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Images, LightCurves, Reject
+from skyvec.io.stamps import Triplet
+from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Images, LightCurves, Reject, Stamps
 
 SHARD_POINTS = 4_000_000
 SHARD_PIXELS = 50_000_000
@@ -49,7 +50,7 @@ MANY_TABLES = 1_000
 Progress = Callable[[int, int | None, str], object]
 """Called with items done, items in all (None = unknown) and a word on it."""
 
-Object = Segment | Cutout
+Object = Segment | Cutout | Triplet
 Item = Object | Reject
 
 
@@ -105,7 +106,7 @@ def ingest(
     shard_rows: int = SHARD_ROWS,
     progress: Progress | None = None,
 ) -> Counts:
-    """Read light curves or images into a survey, making it if it is not there.
+    """Read light curves, images or stamps into a survey, making it if it is not there.
 
     What the survey already holds of a source is skipped; a run that was stopped at any moment
     leaves, when it is started again, the same shards as one that was not.
@@ -123,7 +124,7 @@ def ingest(
         max_points: A curve with more usable points is refused.
         catalog: Of images: table of ids or file names and what is known of them; by default one
             called ``labels`` or ``catalog`` beside the images or in the folder above.
-        size: Of images: side of the central square that is kept [pixel], 0 for all.
+        size: Of images and stamps: side of the central square that is kept [pixel], 0 for all.
         cut: Of images: the FITS files are mosaics; cut out what the catalogue names.
         workers: Processes that read files; the result does not depend on it.
         shard_points: A shard is closed when it holds so many points of light curves.
@@ -361,7 +362,7 @@ class _Shard:
         self, survey: Path, points: int, pixels: int, rows: int, finished: Mapping[str, int]
     ) -> None:
         self._survey, self._most_rows = survey, rows
-        self._most = {Segment: points, Cutout: pixels}
+        self._most = {Segment: points, Cutout: pixels, Triplet: pixels}
         self._ids, self._kinds = _stored_names(survey)
         self._promise = _stored_promise(survey)
         self._next_row = dict(finished)
@@ -458,6 +459,8 @@ def _go_together(one: Object, other: Object) -> bool:
     if isinstance(one, Cutout) and isinstance(other, Cutout):
         same_errors = (one.flux_err is None) == (other.flux_err is None)
         return same_errors and one.flux_unit == other.flux_unit
+    if isinstance(one, Triplet) or isinstance(other, Triplet):
+        return True  # stamps are in counts of their sensor, each in its own
     return one.flux_unit == other.flux_unit
 
 
@@ -469,6 +472,8 @@ def _promise(item: Object) -> Promise:
     """What must be the same for all objects of a survey."""
     if isinstance(item, Segment):
         return "lightcurves", (), (), 0.0
+    if isinstance(item, Triplet):
+        return "stamps", item.pixels.shape, (), 0.0
     scale = item.pixel_scale if item.pixel_scale > 0 else 0.0
     return "images", item.pixels.shape, item.bands, scale
 
@@ -481,6 +486,8 @@ def _stored_promise(survey: Path) -> Promise | None:
     if kind == "lightcurves":
         return kind, (), (), 0.0
     shape, bands = store.survey_shape(survey), tuple(manifest["bands"])
+    if kind == "stamps":
+        return kind, shape, (), 0.0
     return kind, shape, bands, manifest.get("pixel_scale") or 0.0
 
 
@@ -488,13 +495,15 @@ def _in_words(promise: Promise) -> str:
     kind, shape, bands, scale = promise
     if kind == "lightcurves":
         return "light curves"
+    if kind == "stamps":
+        return f"stamps of {shape[2]} x {shape[1]} pixels (--size N makes all the same)"
     pixels = f" of {' x '.join(map(str, shape))} in {', '.join(bands)}"
     return kind + pixels + (f" at {scale:g} arcsec a pixel" if scale else "")
 
 
 def _tables(
     objects: Sequence[Object], kinds: dict[str, str]
-) -> tuple[Catalog, LightCurves | Images]:
+) -> tuple[Catalog, LightCurves | Images | Stamps]:
     ids = np.array([item.id for item in objects], dtype=np.str_)
     catalog = Catalog(
         ids,
@@ -506,6 +515,15 @@ def _tables(
     cutouts = [item for item in objects if isinstance(item, Cutout)]
     if cutouts:
         return catalog, _stack(ids, cutouts)
+    triplets = [item for item in objects if isinstance(item, Triplet)]
+    if triplets:
+        return catalog, Stamps(
+            ids,
+            np.stack([item.pixels for item in triplets]),
+            np.array([item.detector for item in triplets], dtype=np.str_),
+            np.array([item.exposure for item in triplets], dtype=np.str_),
+            catalog.target,
+        )
     return catalog, _curves(ids, [item for item in objects if isinstance(item, Segment)])
 
 

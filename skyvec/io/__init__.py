@@ -1,7 +1,7 @@
 """Foreign files to the schema's types: one file a format; the first reader that matches reads."""
 
-from skyvec.io import fits_lightcurves, images, tables
+from skyvec.io import avro_alerts, fits_lightcurves, images, stamps, tables
 
-__all__ = ["READERS", "fits_lightcurves", "images", "tables"]
+__all__ = ["READERS", "avro_alerts", "fits_lightcurves", "images", "stamps", "tables"]
 
-READERS = (images, fits_lightcurves, tables)
+READERS = (avro_alerts, stamps, images, fits_lightcurves, tables)
