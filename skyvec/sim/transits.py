@@ -31,15 +31,14 @@ def intensity(x: np.ndarray, y: np.ndarray, u: tuple[float, float]) -> np.ndarra
 
 
 def _row_integral(x: np.ndarray, y: np.ndarray, u: tuple[float, float]) -> np.ndarray:
-    """Integral of I along a row from the left limb to x, exact, (rows, columns)."""
-    c = np.clip(1 - y**2, 0, None)[:, None]
-    x = np.clip(x[None, :], -np.sqrt(c), np.sqrt(c))
-    root = np.sqrt(np.clip(c - x**2, 0, None))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        angle = np.where(c > 0, np.arcsin(np.clip(x / np.sqrt(c), -1, 1)), 0.0)
-    mu_part = 0.5 * (x * root + c * angle)
-    mu2_part = c * x - x**3 / 3
-    return (1 - u[0] - u[1]) * x + (u[0] + 2 * u[1]) * mu_part - u[1] * mu2_part
+    """Integral of I along a row from the star's middle to x >= 0, exact, (rows, columns)."""
+    c = np.maximum(1 - y**2, 0)[:, None]
+    reach = np.sqrt(c)
+    x = np.minimum(x[None, :], reach)
+    root = np.sqrt(np.maximum(c - x**2, 0))
+    # arcsin(x / reach), which has no meaning outside the star, where all is 0
+    mu_part = 0.5 * (x * root + c * np.arctan2(x, root))
+    return (1 - u[0] - u[1]) * x + (u[0] + 2 * u[1]) * mu_part - u[1] * (c * x - x**3 / 3)
 
 
 def chord_deficit(
@@ -61,11 +60,13 @@ def chord_deficit(
     h = silhouette.pitch
     ny, nx = silhouette.opacity.shape
     half = int(np.ceil(1 / h)) + 1
-    edges = (np.arange(-half, half + 2) - 0.5) * h
+    edges = (np.arange(half + 1) + 0.5) * h
     offset = (np.arange(SUBROWS) + 0.5) / SUBROWS - 0.5
     rows = impact + (np.arange(ny) - ny // 2) * h
-    strips = np.diff(_row_integral(edges, (rows[:, None] + offset * h).ravel(), u), axis=1)
-    star = strips.reshape(ny, SUBROWS, -1).mean(axis=1) * h
+    summed = _row_integral(edges, (rows[:, None] + offset * h).ravel(), u)
+    summed = summed.reshape(ny, SUBROWS, -1).mean(axis=1) * h
+    right = np.diff(summed, axis=1)  # the star's left half is its right half mirrored
+    star = np.concatenate([right[:, ::-1], 2 * summed[:, :1], right], axis=1)
     n_star = star.shape[1]
     length = next_fast_len(n_star + nx - 1, real=True)
     spectrum = (rfft(star, length) * rfft(silhouette.opacity, length).conj()).sum(axis=0)
@@ -150,18 +151,20 @@ class _Deficit:
         s, middle = chord_deficit(silhouette, impact, u)
         self.reach = float(s[0]), float(s[-1])
         self.contact_drop = 1 - np.sqrt(max(1 - (1 / a_over_r) ** 2, 0.0))
-        self.curves = [CubicSpline(s, middle)]
+        chords = [middle]
         if impact * self.contact_drop > 1e-6:
             at_contact = chord_deficit(silhouette, impact * (1 - self.contact_drop), u)[1]
-            self.curves.append(CubicSpline(s, at_contact - middle))
+            chords.append(at_contact - middle)
+        self.curves = CubicSpline(s, np.stack(chords, axis=1))
 
     def __call__(self, x: np.ndarray, in_front: np.ndarray) -> np.ndarray:
         deficit = np.zeros(x.shape)
         seen = in_front & (x > self.reach[0]) & (x < self.reach[1])
-        lost = self.curves[0](x[seen])
-        if len(self.curves) > 1:
+        chords = self.curves(x[seen])
+        lost = chords[:, 0]
+        if chords.shape[1] > 1:
             drop = 1 - np.sqrt(np.clip(1 - (x[seen] / self.a_over_r) ** 2, 0, None))
-            lost = lost + self.curves[1](x[seen]) * drop / self.contact_drop
+            lost = lost + chords[:, 1] * drop / self.contact_drop
         deficit[seen] = np.clip(lost, 0, None)
         return deficit
 
