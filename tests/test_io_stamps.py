@@ -254,7 +254,8 @@ def test_real_triplets_are_centred(real_data, name, n):
     stacked = np.mean(strength / strength.max(axis=(1, 2), keepdims=True), axis=0)
     smooth = uniform_filter(stacked, 3)  # LSST's seeing is 5 px wide, its detections are faint
     y, x = np.unravel_index(smooth.argmax(), smooth.shape)
-    assert abs(y - 14) <= 1 and abs(x - 14) <= 1
+    most = 1 if name == "ztf" else 2
+    assert abs(y - 14) <= most and abs(x - 14) <= most
     assert smooth[14, 14] > 1.3 * np.median(smooth)
 
 
