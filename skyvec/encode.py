@@ -235,8 +235,9 @@ def fit_baseline(
     Args:
         survey: The survey's folder.
         name: ``statistics`` (PCA of the log power spectrum and simple statistics) or ``features``
-            (the light-curve package) of light curves, ``pixels`` (their PCA) of images; also the
-            name of the model and of its latents.
+            (the light-curve package) of light curves, ``pixels`` (their PCA) or ``morphology``
+            (concentration, asymmetry, Gini, ...) of images; also the name of the model and of
+            its latents.
         objects: How many of the train split to fit on, chosen by the hash of their ids.
         min_points: Fewest points of those, where they are light curves.
         seed: Of the choice and of the split.

@@ -404,3 +404,20 @@ def test_maps_refuse_what_does_not_fit(mapped):
         maps.place(latents, xy[:-1], latents.vectors[:1])
     with pytest.raises(ValueError, match="made by the same model"):
         maps.place(latents, xy, np.ones((1, 3)))
+
+
+def test_distance_to_the_class_centre_is_in_units_of_the_class():
+    rng = np.random.default_rng(3)
+    wide, tight = rng.normal(size=(200, 3)) * 10, rng.normal(size=(200, 3)) + 50
+    vectors = np.concatenate([wide, tight, [[50.0, 50.0, 90.0]], [[0.0, 0.0, 0.0]]])
+    labels = np.array(["w"] * 200 + ["t"] * 201 + [""])
+    far = outliers.class_distances(vectors, labels)
+    assert np.isnan(far[-1])
+    for rows in (slice(0, 200), slice(200, 401)):
+        assert np.median(far[rows]) == pytest.approx(1.0)
+    assert np.argmax(far[:-1]) == 400
+    centre = np.median(tight, axis=0)  # one more member hardly moves it
+    away = np.linalg.norm(vectors[400] - centre)
+    usual = np.median(np.linalg.norm(tight - centre, axis=1))
+    assert far[400] == pytest.approx(away / usual, rel=0.05)
+    assert np.isnan(outliers.class_distances(np.zeros((4, 2)), np.array(["a"] * 4))).all()

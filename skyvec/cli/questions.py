@@ -11,6 +11,8 @@ import typer
 from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from skyvec.report.searching import Which
 
 Model = Annotated[
@@ -72,6 +74,19 @@ def search(
         float,
         typer.Option(help="Not within so many arcsec of the query's own place.", min=0),
     ] = 0.0,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            help="Order by the light curves: complexity, correlation, autocorrelation or shape.",
+            show_default=False,
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="By --measure among all, not only the nearest by code.")
+    ] = False,
+    band: Annotated[
+        str, typer.Option(help="Band that --measure compares.", show_default="that of most points")
+    ] = "",
     form: Format = None,
     out: Out = None,
 ) -> None:
@@ -80,9 +95,19 @@ def search(
     The query need not be in the survey: a file is read, encoded and searched with. Nor need it
     exist: with --signal a theory is drawn into stars of the survey and searched for; the picture
     of what it found lies under answers/.
+
+    With --measure the nearest by code are put into the order of another similarity, or with --full
+    the whole survey is searched by it, exactly. The measures compare one band of each curve on its
+    own span and scale: correlation point by point; shape the same, at the best shift;
+    autocorrelation whatever the phase; complexity point by point, as far apart as one of the two
+    is rougher.
     """
     if (signal is None) != bool(what):
         raise ValueError("name what to search with, or give a --signal; one of the two")
+    if measure is None and (full or band):
+        raise ValueError("--full and --band belong to --measure; name one")
+    if measure is not None and (signal is not None or combine or nearest):
+        raise ValueError("--measure compares one curve with one; ask without the other option")
     if signal is not None:
         _search_signal(survey, model, signal, k, form, out)
         return
@@ -97,6 +122,28 @@ def search(
         from skyvec.report.queries import read_queries
 
         foreign = read_queries(survey, model, files)
+    if measure is not None:
+        from skyvec.report.measured import search_by_measure
+
+        found = search_by_measure(
+            survey,
+            model,
+            ids,
+            measure,
+            full=full,
+            foreign=foreign,
+            band=band,
+            k=k,
+            include_same_target=include_same_target,
+            which=_which(where, cone, polygon, moc, apart),
+        )
+        searched = "searched" if full else "reordered"
+        say(
+            f"distance by {measure} in band {found.facts['band']}, {searched} "
+            f"{found.facts[searched]:,}; {found.facts['too_few_points']:,} have too few points"
+        )
+        show(found.table, form, out)
+        return
     found = search_survey(
         survey,
         model,
@@ -155,6 +202,20 @@ def outliers(
     model: Model,
     n: Annotated[int, typer.Option("-n", help="How many to show; 0 = all.", min=0)] = 20,
     k: Annotated[int, typer.Option("-k", help="Similarity to which neighbour.", min=1)] = 5,
+    label: Annotated[
+        str,
+        typer.Option(
+            help="Rank by the distance to the centre of the class in this column instead.",
+            show_default=False,
+        ),
+    ] = "",
+    export_keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the ids of all but the -n oddest here, for a cleaned sample.",
+            show_default=False,
+        ),
+    ] = None,
     form: Format = None,
     out: Out = None,
 ) -> None:
@@ -162,12 +223,36 @@ def outliers(
 
     Similarity is the cosine to the k-th nearest other object: 1 finds what is alone, 5 also pairs
     and small groups of odd things. An object stands in the list by its oddest segment.
+
+    With --label a segment's distance to the centre of its class is compared with the usual one
+    of the class: rare forms, disturbed systems and spoilt images are far. Look at the list, then
+    --export-keep FILE writes what is left without its -n first; `skyvec probe --keep FILE` says
+    what that changes.
     """
     # late: Faiss would slow `--help` down
     from skyvec.report import answers
 
-    table = answers.outliers(survey, model, k=k).table
+    if label:
+        table = answers.class_outliers(survey, model, label=label).table
+    else:
+        table = answers.outliers(survey, model, k=k).table
+    if export_keep is not None:
+        if not n:
+            raise ValueError("--export-keep needs -n: how many of the oddest to leave out")
+        _export_keep(survey, model, table, n, export_keep)
     show(table.slice(0, n) if n else table, form, out)
+
+
+def _export_keep(survey: Path, model: str, table: "pa.Table", n: int, path: Path) -> None:
+    """Write what is kept, draw what is not, and say how the two differ."""
+    from skyvec.report import answers, cleaning, tables
+
+    keep, rest = answers.kept(table, survey, model, n)
+    tables.save(keep, path, tables.choose_format(None, path))
+    say(f"kept {keep.num_rows:,} segments in {path}, left {rest.num_rows:,} out")
+    for line in cleaning.before_after(survey, model, table, n):
+        say(f"  {line}")
+    say(f"pictures of what is left out: {cleaning.draw_dropped(survey, model, table, n)}")
 
 
 @guarded
@@ -237,6 +322,13 @@ def probe(
     baselines: Annotated[
         bool, typer.Option(help="Put the hand-crafted codes beside the model's.")
     ] = True,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only the segments of this table, as `outliers --export-keep` writes it.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     form: Format = None,
     out: Out = None,
@@ -248,10 +340,17 @@ def probe(
     """
     # late: torch and scikit-learn would slow `--help` down
     from skyvec.report.baselines import compare
+    from skyvec.report.cleaning import read_keep
 
     with bar("baselines") as progress:
         table = compare(
-            survey, model, label=label, baselines=baselines, seed=seed, progress=progress
+            survey,
+            model,
+            label=label,
+            baselines=baselines,
+            keep=read_keep(keep) if keep else None,
+            seed=seed,
+            progress=progress,
         )
     show(table, form, out)
 

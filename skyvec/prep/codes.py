@@ -2,8 +2,8 @@
 
 Of light curves: the leading components of the log power spectrum with the statistics
 (``StatisticsCode``), and the features of the ``light-curve`` package (``FeatureCode``). Of images:
-the leading components of the pixels (``PixelsCode``). What is missing (NaN) becomes the median of
-the training part, never 0, and is counted.
+the leading components of the pixels (``PixelsCode``), and shapes measured by hand. What is missing
+(NaN) becomes the median of the training part, never 0, and is counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from skyvec.prep.features import package_features, spectrum_and_statistics
 from skyvec.prep.images import block_average
+from skyvec.prep.morphology import shape_statistics
 from skyvec.prep.spectra import FREQUENCY_EDGES
 
 Numbers = NDArray[np.float64]
@@ -238,6 +239,7 @@ BASELINES = {
     "statistics": Baseline(spectrum_and_statistics, StatisticsCode),
     "features": Baseline(package_features, FeatureCode),
     "pixels": Baseline(pixel_table, PixelsCode, "images"),
+    "morphology": Baseline(shape_statistics, FeatureCode, "images"),
 }
 
 

@@ -1,5 +1,6 @@
 """Questions to the latents of a survey, each answered by a table that is kept in the survey."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from skyvec.analysis import clusters as groups
 from skyvec.analysis import maps, probes
 from skyvec.analysis import outliers as oddities
 from skyvec.report.remember import Answer, remember
-from skyvec.schema import Catalog, Ints, Latents, Strings
+from skyvec.schema import Catalog, Ints, Latents, LightCurves, Strings
 
 LABELS = ("label", "class", "type")
 """Columns that are taken for classes where none is named."""
@@ -35,12 +36,14 @@ class Queries:
         target: Object of each, shape (q,); other segments of it are not wanted as answers.
         vectors: From the model that is searched, float32, shape (q, d).
         digest: Hash of where they came from.
+        curves: The light curves they were made from, where they are light curves.
     """
 
     name: Strings
     target: Strings
     vectors: NDArray[np.float32]
     digest: str
+    curves: LightCurves | None = None
 
 
 # --- oddities ---------------------------------------------------------------------------------
@@ -79,6 +82,68 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
         return table, {"k": k, "without_points": int((~usable).sum())}
 
     return remember(survey, "outliers", model, {"k": k}, make)
+
+
+def class_outliers(survey: Path, model: str, *, label: str) -> Answer:
+    """Rank all segments by their distance to the centre of their class, farthest first.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are asked.
+        label: Column of the classes.
+
+    Returns:
+        Columns rank, id, target, class, relative_distance (that of the usual member is 1), error,
+        ra, dec. Segments without a class stand last, without a distance.
+
+    Raises:
+        ValueError: There is no such column.
+    """
+    catalog = store.read_catalog(survey)
+    column = label_column(catalog, label)
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = checked_latents(survey, model)
+        names = labels_of(catalog, column, latents.id)
+        far = oddities.class_distances(latents.vectors, names)
+        order = np.argsort(np.where(np.isnan(far), -np.inf, far) * -1, kind="stable")
+        table = pa.table(
+            {
+                "rank": np.arange(1, len(order) + 1),
+                "id": latents.id[order],
+                "target": latents.target[order],
+                "class": names[order],
+                "relative_distance": far[order],
+                "error": latents.error[order],
+                "ra": latents.ra[order],
+                "dec": latents.dec[order],
+            }
+        )
+        return table, {"label": column, "without_class": int((names == "").sum())}
+
+    return remember(survey, "class-outliers", model, {"label": column}, make)
+
+
+def kept(table: pa.Table, survey: Path, model: str, n: int) -> tuple[pa.Table, pa.Table]:
+    """Divide the segments of a survey into those to keep and the first n objects of a ranking.
+
+    Args:
+        table: Rows of :func:`outliers` or :func:`class_outliers`.
+        survey: The survey's folder.
+        model: Whose latents were asked.
+        n: How many rows of the ranking to drop; with each go all segments of its target.
+
+    Returns:
+        What is kept and what is not, in the order of the latents: columns id, target.
+    """
+    latents = checked_latents(survey, model)
+    dropped = np.isin(latents.target, table["target"].to_pylist()[:n])
+    sides = (
+        pa.table({"id": latents.id[rows], "target": latents.target[rows]})
+        for rows in (~dropped, dropped)
+    )
+    keep, rest = sides
+    return keep, rest
 
 
 # --- groups -----------------------------------------------------------------------------------
@@ -252,13 +317,28 @@ def _texts(column: np.ndarray) -> Strings:
     return np.where(np.isin(text, probes.UNLABELLED), "", text)
 
 
-def probe(survey: Path, model: str, *, label: str | None = None, seed: int = 0) -> Answer:
+def probe(
+    survey: Path,
+    model: str,
+    *,
+    label: str | None = None,
+    keep: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Answer:
     """Measure what classifiers on the frozen vectors reach on objects they have not seen.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are asked.
+        label: Column of the classes; see :func:`label_column`.
+        keep: Only these segments take part; None = all.
+        seed: Of the folds, the forest and the bootstrap.
 
     Returns:
         One row: columns model, numbers, segments, objects, classes, and for knn, linear and
-        forest the macro-F1 with its 95 % interval (``knn_f1``, ``knn_low``, ``knn_high``, ...),
-        and ``majority_f1``, that of always naming the commonest class.
+        forest the macro-F1 with its 95 % interval (``knn_f1``, ``knn_low``, ``knn_high``, ...)
+        and the balanced accuracy (``knn_balanced``), and ``majority_f1``, that of always naming
+        the commonest class.
 
     Raises:
         ValueError: The survey has no classes, or too few of each.
@@ -272,6 +352,8 @@ def probe(survey: Path, model: str, *, label: str | None = None, seed: int = 0) 
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
+        if keep is not None:
+            latents = latents.take(np.isin(latents.id, list(keep)))
         labels = labels_of(catalog, column, latents.id)
         rng = np.random.default_rng(seed)
         rows = probes.probe(latents.vectors, labels, latents.target, rng=rng)
@@ -281,7 +363,10 @@ def probe(survey: Path, model: str, *, label: str | None = None, seed: int = 0) 
             "left_out": rows[0].left_out,
         }
 
-    return remember(survey, "probe", model, {"label": column, "seed": seed}, make)
+    arguments: dict[str, Any] = {"label": column, "seed": seed}
+    if keep is not None:
+        arguments["keep"] = hashlib.sha256("\n".join(sorted(keep)).encode()).hexdigest()
+    return remember(survey, "probe", model, arguments, make)
 
 
 def _probe_table(model: str, width: int, rows: Sequence[probes.ProbeRow]) -> pa.Table:
@@ -298,6 +383,7 @@ def _probe_table(model: str, width: int, rows: Sequence[probes.ProbeRow]) -> pa.
         if row.probe != "majority":
             columns[f"{row.probe}_low"] = [row.macro_f1_low]
             columns[f"{row.probe}_high"] = [row.macro_f1_high]
+            columns[f"{row.probe}_balanced"] = [row.balanced_accuracy]
     columns["majority_f1"] = columns.pop("majority_f1")
     return pa.table(columns)
 
