@@ -74,10 +74,23 @@ def autocorrelation(query: Series, series: Series) -> NDArray[np.float64]:
 
 def shape_based(query: Series, series: Series) -> NDArray[np.float64]:
     """SBD = 1 - highest normalised cross-correlation (Paparrizos & Gravano 2015, SIGMOD)."""
-    m = len(query)
-    size = 1 << int(np.ceil(np.log2(2 * m)))
-    spectrum = np.fft.rfft(series.astype(np.float64), size, axis=1)
-    cross = np.fft.irfft(spectrum * np.fft.rfft(query.astype(np.float64), size).conj(), size)
+    return _shape_distance(query, series, _spectra(series))
+
+
+def _spectra(series: Series) -> NDArray[np.complex128]:
+    return np.fft.rfft(series.astype(np.float64), _padded(series.shape[1]), axis=1)
+
+
+def _padded(m: int) -> int:
+    """Length of a transform that does not let the end of a series run into its beginning."""
+    return 1 << int(np.ceil(np.log2(2 * m)))
+
+
+def _shape_distance(
+    query: Series, series: Series, spectra: NDArray[np.complex128]
+) -> NDArray[np.float64]:
+    size = _padded(len(query))
+    cross = np.fft.irfft(spectra * np.fft.rfft(query.astype(np.float64), size).conj(), size)
     norm = np.linalg.norm(series, axis=1) * np.linalg.norm(query)
     return 1 - np.where(norm > 0, cross.max(axis=1) / np.where(norm > 0, norm, 1), 0.0)
 
@@ -88,6 +101,37 @@ MEASURES: dict[str, Callable[[Series, Series], NDArray[np.float64]]] = {
     "complexity": complexity_invariant,
     "shape": shape_based,
 }
+
+
+def distances(queries: Series, series: Series, measure: str) -> NDArray[np.float64]:
+    """Distances of several queries to all series, shape (q, n); what they share is made once.
+
+    Args:
+        queries: Shape (q, m), z-normalised.
+        series: Shape (n, m), z-normalised.
+        measure: A name of MEASURES.
+
+    Raises:
+        ValueError: An unknown measure, shapes that do not fit, or values that are not finite.
+    """
+    compare = _measure(measure)
+    _check(queries, series)
+    if measure == "autocorrelation":
+        lags = max(1, series.shape[1] // 3)
+        asked, known = autocorrelations(queries, lags), autocorrelations(series, lags)
+        found = [euclidean(query, known) for query in asked]
+    elif measure == "shape":
+        spectra = _spectra(series)
+        found = [_shape_distance(query, series, spectra) for query in queries]
+    elif measure == "complexity":
+        mine, theirs = complexity(queries), complexity(series)
+        found = [
+            euclidean(query, series) * np.maximum(ce, theirs) / np.minimum(ce, theirs)
+            for query, ce in zip(queries, mine)
+        ]
+    else:
+        found = [compare(query, series) for query in queries]
+    return np.array(found).reshape(len(queries), len(series))
 
 
 def rerank(query: Series, series: Series, candidates: NDArray[np.int64], measure: str) -> Nearest:
@@ -123,9 +167,9 @@ def search(queries: Series, series: Series, k: int, measure: str) -> Nearest:
     k = min(k, len(series))
     if measure == "complexity":
         return _complexity_search(queries, series, k)
-    distances = np.stack([_measure(measure)(query, series) for query in queries])
-    rows = np.stack([np.lexsort((np.arange(len(series)), d))[:k] for d in distances])
-    return Nearest(np.take_along_axis(distances, rows, axis=1), rows)
+    found = distances(queries, series, measure)
+    rows = np.stack([np.lexsort((np.arange(len(series)), d))[:k] for d in found])
+    return Nearest(np.take_along_axis(found, rows, axis=1), rows)
 
 
 def _complexity_search(queries: Series, series: Series, k: int) -> Nearest:

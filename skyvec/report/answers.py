@@ -44,6 +44,7 @@ class Queries:
     vectors: NDArray[np.float32]
     digest: str
     curves: LightCurves | None = None
+    curves: LightCurves | None = None
 
 
 # --- oddities ---------------------------------------------------------------------------------

@@ -35,11 +35,15 @@ def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any
     checkpoint = load(store.model_folder(survey, model))
     with _passing(files, store.survey_kind(survey), **options) as (folder, shards):
         parts = [encode_shard(folder, checkpoint, file) for file in shards]
+        names = np.concatenate([part.id for part in parts])
+        is_light = store.survey_kind(folder) == "lightcurves"
+        curves = store.find_curves(folder, names.tolist()) if is_light else None
     return Queries(
-        np.concatenate([part.id for part in parts]),
+        names,
         np.concatenate([part.target for part in parts]),
         np.concatenate([part.vectors for part in parts]),
         " ".join([*(store.sha256(path) for path in files), repr(sorted(options.items()))]),
+        curves,
     )
 
 
