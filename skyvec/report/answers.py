@@ -44,7 +44,6 @@ class Queries:
     vectors: NDArray[np.float32]
     digest: str
     curves: LightCurves | None = None
-    curves: LightCurves | None = None
 
 
 # --- oddities ---------------------------------------------------------------------------------
