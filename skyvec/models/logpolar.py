@@ -213,9 +213,10 @@ class Around(nn.Module):
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Convolve with a binomial kernel of sigma 1.4 pixels."""
-    kernel = x.new_tensor([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256
-    bands = x.shape[1]
-    row = kernel.view(1, 1, 1, -1).expand(bands, 1, 1, 9)
-    down = functional.conv2d(x, row, padding=(0, 4), groups=bands)
-    return functional.conv2d(down, row.transpose(2, 3), padding=(4, 0), groups=bands)
+    """Convolve rows and columns with (1, 4, 6, 4, 1) / 16: sigma 1 pixel."""
+    # sums of shifted images: for one channel at a time convolutions are ten times slower
+    for axis, edges in ((2, (0, 0, 2, 2)), (3, (2, 2, 0, 0))):
+        size, wide = x.shape[axis], functional.pad(x, edges)
+        one, two, three, four, five = (wide.narrow(axis, i, size) for i in range(5))
+        x = (one + five).add_(two + four, alpha=4).add_(three, alpha=6).div_(16)
+    return x
