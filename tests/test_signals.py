@@ -227,6 +227,27 @@ def test_a_face_flattens_the_peak_and_nonsense_is_refused():
             finite_source(np.zeros(1), rho, limb)
 
 
+@pytest.mark.parametrize(
+    "text", ["flares(n_flares=1)", "delta_scuti(modes=3)", "rotator(spots=2)", "louver(slats=3)"]
+)
+def test_what_is_counted_may_be_written_as_any_number(text):
+    flux, _ = signals.parse(text).draw(TIME, np.random.default_rng(0))
+    assert np.isfinite(flux).all() and np.ptp(flux) > 0
+
+
+def test_a_flare_is_as_long_as_asked_and_may_be_short_where_stamps_are_dense():
+    dense = np.arange(0, 5, 2 / 1440)
+    flare = signals.parse("flares(n_flares=1, t0=2, amplitude=1, t_half=0.01)")
+    flux, _ = flare.draw(dense, np.random.default_rng(0))
+    above = dense[flux > 1.5]
+    assert np.ptp(above) == pytest.approx(0.7 * 0.01, abs=2 * 2 / 1440)
+    lengths = [
+        (signals.parse("flares(n_flares=1)").draw(dense, np.random.default_rng(i))[0] > 1.01).sum()
+        for i in range(40)
+    ]
+    assert min(lengths) < 15
+
+
 def test_habits_of_instruments_come_when_they_should():
     dumps, truth = signals.parse("momentum_dumps(period=3, t0=1, amplitude=0.1)").draw(TIME, None)
     assert truth["period"] == 3

@@ -29,6 +29,9 @@ OUTLINES = SILHOUETTES | FROM_FILES
 SIZES = frozenset({"amplitude", "rp", "radius", "side", "width", "height", "size"})
 """Who gives one of these wants the signal as deep as written."""
 
+WHOLE = frozenset({"n_flares", "modes", "spots", "slats", "count", "digits", "groups", "n_steps"})
+"""Parameters that count something."""
+
 SUN_LIKE = 4.2
 """a/R = 4.2 (P / day)^(2/3) for a circular orbit around a star as dense as the Sun."""
 
@@ -91,7 +94,8 @@ class Signal:
 
     def draw(self, time: Flux, rng: np.random.Generator) -> Made:
         """Relative flux at the times [day], (n,), and the truth, with what is free drawn."""
-        return SIGNALS[self.kind](np.asarray(time, np.float64), rng, **self.parameters)
+        given = {name: int(x) if name in WHOLE else x for name, x in self.parameters.items()}
+        return SIGNALS[self.kind](np.asarray(time, np.float64), rng, **given)
 
 
 @dataclass(frozen=True)
@@ -339,9 +343,7 @@ def _train(
 
 @lru_cache(maxsize=64)
 def _body(shape: str, parameters: tuple[tuple[str, float | str], ...]) -> Silhouette:
-    whole = {"slats", "count"}
-    given = {name: int(value) if name in whole else value for name, value in parameters}
-    return OUTLINES[shape](**given)
+    return OUTLINES[shape](**dict(parameters))
 
 
 SIGNALS: dict[str, Callable[..., Made]] = {

@@ -308,16 +308,25 @@ def flares(
     amplitude: float | None = None,
     t0: float | None = None,
     n_flares: int | None = None,
+    t_half: float | None = None,
 ) -> Made:
-    """Flares whose heights follow a power law; the largest at t0."""
+    """Flares whose heights follow a power law; the largest at t0.
+
+    The template's time ``t_half`` [day], 1.4 of its width at half height, is drawn from twice the
+    step of the stamps (3 to 30 minutes) to 0.12 d.
+    """
     n_flares = 1 + int(rng.poisson(_span(time) / 4)) if n_flares is None else n_flares
     amplitude = _drawn(amplitude, rng, 0.03, 1.0)
     t0 = float(rng.choice(time)) if t0 is None else t0
     peak = np.append(t0, rng.uniform(time.min(), time.max(), n_flares - 1))
     height = amplitude * np.append(1.0, np.clip(0.05 * rng.pareto(1, n_flares - 1), 0.05, 0.9))
-    t_half = np.exp(rng.uniform(np.log(0.02), np.log(0.12), n_flares))
+    step = float(np.median(np.diff(time))) if len(time) > 1 else 0.02
+    shortest = float(np.clip(2 * step, 0.002, 0.02))
+    widths = np.exp(rng.uniform(np.log(shortest), np.log(0.12), n_flares))
+    if t_half is not None:
+        widths = np.full(n_flares, _drawn(t_half, rng, shortest, 0.12))
     flux = np.ones(len(time))
-    for middle, top, width in zip(peak, height, t_half):
+    for middle, top, width in zip(peak, height, widths):
         near = (time > middle - width) & (time < middle + 40 * width)
         flux[near] += top * flare_shape((time[near] - middle) / width)
     return flux, _truth(np.nan, amplitude, t0, n_flares=n_flares)
