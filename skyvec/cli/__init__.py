@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skyvec import __version__
-from skyvec.cli import demo, index, questions, realbogus, simulate, stages
+from skyvec.cli import demo, index, questions, realbogus, reasons, simulate, stages
 from skyvec.cli.recover import recover
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "cluster": (questions.cluster, "--survey tess --model first"),
     "map": (questions.map_, "--survey tess --model first --out map.parquet"),
     "probe": (questions.probe, "--survey tess --model first --label label"),
+    "agree": (reasons.agree, "--survey tess --model first --sample 2000"),
     "report": (questions.report, "--survey tess --model first"),
     "simulate": (simulate.simulate, "cepheid --set period=5 --out query.csv"),
     "recover": (recover, "louver --survey tess --model first --grid depth=10,30,100"),
