@@ -40,6 +40,47 @@ def completeness_picture(table: pa.Table, k: int) -> Figure:
     return _maps(rows, axes, title) if axes else _lines(rows, title)
 
 
+CHANGES = {
+    "phase": "shift in phase [periods]",
+    "gaps": "share of the span lost",
+    "points": "share of the points kept",
+}
+
+
+def robustness_picture(table: pa.Table, title: str) -> Figure:
+    """Draw how far codes move, as a share of the distance between strangers, and who is found.
+
+    Args:
+        table: Of :func:`skyvec.studies.robustness.robustness`.
+        title: Above the panels.
+    """
+    rows = table.to_pylist()
+    present = [name for name in CHANGES if any(row["change"] == name for row in rows)]
+    figure = Figure(figsize=(2.9 * len(present) + 0.6, 2.9))
+    for axes, name in zip(
+        figure.subplots(1, len(present), sharey=True, squeeze=False)[0], present
+    ):
+        own = sorted((row for row in rows if row["change"] == name), key=lambda row: row["amount"])
+        amount = [row["amount"] for row in own]
+        scale = [row["strangers"] for row in own]
+        low, high = (
+            [row[end] / far for row, far in zip(own, scale)]
+            for end in ("distance_low", "distance_high")
+        )
+        axes.fill_between(amount, low, high, color="#CC1111", alpha=0.13, lw=0)
+        axes.plot(amount, [row["share"] for row in own], "-o", ms=3.5, color="#CC1111")
+        axes.plot(amount, [row["found"] for row in own], "--s", ms=3.5, color="#0077BB")
+        axes.set_xlabel(CHANGES[name], fontsize=8.5, color=INK)
+        quiet(axes)
+        axes.set_ylim(-0.03, 1.2)
+    figure.axes[0].set_ylabel(
+        "red: distance / strangers\nblue: found first", fontsize=8, color=INK
+    )
+    figure.suptitle(title, fontsize=9, x=0.02, ha="left")
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.2, top=0.87, wspace=0.1)
+    return figure
+
+
 def _is_share(name: str) -> bool:
     return any(name == s or name.startswith(f"{s}_") for s in (*SEARCHES, "top_percent"))
 
