@@ -106,6 +106,39 @@ def check(
     show(pa.Table.from_pylist(rows), form, out)
 
 
+@app.command(epilog="Example:  skyvec index graph --survey tess --model first -k 15")
+@guarded
+def graph(
+    survey: Survey,
+    model: Model,
+    k: Annotated[int, typer.Option("-k", help="Neighbours of each.", min=1)] = 15,
+    recall: Annotated[
+        float, typer.Option(help="Share of the true neighbours; 1 searches exactly.")
+    ] = 0.99,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A Dask cluster: tcp://HOST:8786, or local.", show_default=False),
+    ] = None,
+) -> None:
+    """Find the nearest other objects of every vector, once, for all that needs them.
+
+    Of surveys beyond 200,000 vectors, outliers, cluster and map take them from here. Interrupted
+    it goes on where it was. With a scheduler the blocks are found by the workers of a cluster,
+    which must see the survey's folder.
+    """
+    # late: Numba would slow `--help` down
+    from skyvec.indexing.graph import build_graph, graph_facts
+
+    with bar("graph") as progress:
+        build_graph(survey, model, k=k, recall=recall, scheduler=scheduler, tell=progress)
+    facts = graph_facts(survey, model)
+    if facts is not None:
+        say(
+            f"the {facts['k']} nearest of each of {facts['n']:,} vectors, "
+            f"at a recall of {facts['recall']:.4f} (measured)"
+        )
+
+
 @app.command(epilog="Example:  skyvec index delete 'TIC 29779873' --survey tess --model first")
 @guarded
 def delete(

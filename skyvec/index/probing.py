@@ -6,6 +6,7 @@ fifth of it 99 % of the true neighbours remain and a tenth of the cells. Unlike 
 cells this adapts to the query, to k and to filters.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ def recall_of(truth: NDArray[np.integer], found: NDArray[np.integer]) -> float:
     return float(hits.any(axis=1).sum() / max(1, (truth >= 0).sum()))
 
 
+Answers = Callable[[float], NDArray[np.integer]]
+"""Rows that a sample of queries finds with a share of the radii, (q, k); with 1 the truth."""
+
+
 def choose_radii(
     index: CertifiedIndex, k: int, rng: np.random.Generator, *, recall: float = 0.99
 ) -> Trust:
@@ -53,33 +58,42 @@ def choose_radii(
     Raises:
         ValueError: A recall outside (0, 1].
     """
+    real = np.flatnonzero(index.store.rows >= 0)
+
+    def draw() -> Answers:
+        places = np.sort(rng.choice(real, min(SAMPLE, len(real)), replace=False))
+        queries, targets = index.store.vectors[places, : index.d], index.store.target[places]
+        return lambda radii: index.best(queries, k, targets, radii=radii)[1]
+
+    if 0 < recall <= 1 and index.n_cells == 1:
+        return Trust(1.0, 1.0)
+    return smallest_share(draw, recall)
+
+
+def smallest_share(draw: Callable[[], Answers], recall: float) -> Trust:
+    """Find the smallest share of the radii that reaches a recall.
+
+    Args:
+        draw: Draws a sample of queries and gives what answers them. It is called twice: the sample
+            that chooses flatters, so the recall is measured on another.
+        recall: In (0, 1]; 1 gives exact search.
+
+    Raises:
+        ValueError: A recall outside (0, 1].
+    """
     if not 0 < recall <= 1:
         raise ValueError(f"recall must be in (0, 1], not {recall}")
-    if recall == 1 or index.n_cells == 1:
+    if recall == 1:
         return Trust(1.0, 1.0)
     wanted = 1 - (1 - recall) * (1 - MARGIN)
-    sample = _Sample(index, k, rng)
+    answers = draw()
+    truth = answers(1.0)
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if sample.recall(middle) >= wanted else (middle, high)
-    return Trust(high, 1.0 if high == 1 else _Sample(index, k, rng).recall(high))
-
-
-class _Sample:
-    """Some vectors and their true neighbours."""
-
-    def __init__(self, index: CertifiedIndex, k: int, rng: np.random.Generator) -> None:
-        real = np.flatnonzero(index.store.rows >= 0)
-        self.index, self.k = index, k
-        self.places = np.sort(rng.choice(real, min(SAMPLE, len(real)), replace=False))
-        self.truth = self._places(1.0)
-
-    def recall(self, radii: float) -> float:
-        return recall_of(self.truth, self._places(radii))
-
-    def _places(self, radii: float) -> NDArray[np.int64]:
-        store = self.index.store
-        queries = store.vectors[self.places, : self.index.d]
-        targets = store.target[self.places]
-        return self.index.best(queries, self.k, targets, radii=radii)[1]
+        enough = recall_of(truth, answers(middle)) >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    if high == 1:
+        return Trust(1.0, 1.0)
+    answers = draw()
+    return Trust(high, recall_of(answers(1.0), answers(high)))

@@ -93,6 +93,14 @@ class SegmentedIndex:
             found[here] = segment.store.vectors[places, : self.d]
         return found
 
+    def targets(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The target codes of some rows, (m,)."""
+        found = np.empty(len(rows), np.int64)
+        for segment, first in zip(self.segments, self.first):
+            here = (rows >= first) & (rows < first + segment.n)
+            found[here] = segment.store.target[segment.places(np.asarray(rows)[here] - first)]
+        return found
+
 
 def _merged(
     score: NDArray[np.float64],
