@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "map": (questions.map_, "--survey tess --model first --out map.parquet"),
     "probe": (questions.probe, "--survey tess --model first --label label"),
     "agree": (reasons.agree, "--survey tess --model first --sample 2000"),
+    "audit": (reasons.audit, "--survey tess --model first --column tmag"),
     "report": (questions.report, "--survey tess --model first"),
     "simulate": (simulate.simulate, "cepheid --set period=5 --out query.csv"),
     "recover": (recover, "louver --survey tess --model first --grid depth=10,30,100"),

@@ -1,6 +1,5 @@
 """Questions about the answers as commands: agree, explain, audit."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,5 +34,41 @@ def agree(
 
     answer, picture = compare(survey, model, sample=sample, band=band, seed=seed)
     say(f"{answer.facts['objects']:,} objects compared in band {answer.facts['band']}")
+    say(f"picture: {picture}")
+    show(answer.table, form, out)
+
+
+@guarded
+def audit(
+    survey: Survey,
+    model: Model,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="A further column to ask about; again for more.", show_default=False),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column that holds the classes.", show_default=False)
+    ] = None,
+    sample: Annotated[int, typer.Option(help="How many objects to draw.", min=50)] = 2000,
+    seed: Seed = 0,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Ask whether neighbours tell how an object was observed: noise, sampling, camera, place.
+
+    told is what the ten nearest tell of it, 0 to 1 with its 95 % interval (explained variance of
+    ranks; for cameras and the like, how much more often they are the same than by chance);
+    by_chance what shuffled values tell, p how often they tell as much, p_holm the same for all
+    questions together. Where classes are known, by_class is what they alone would tell: stars that
+    are brighter because they are giants are no fault of the code, p_beyond_class < 0.05 may be.
+    """
+    # late: Faiss and Matplotlib would slow `--help` down
+    from skyvec.report.auditing import audit_survey
+
+    answer, picture = audit_survey(
+        survey, model, columns=column or [], label=label, sample=sample, seed=seed
+    )
+    facts = answer.facts
+    say(f"{facts['objects']:,} objects; {facts['carried']} of {answer.table.num_rows} are carried")
     say(f"picture: {picture}")
     show(answer.table, form, out)
