@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from skyvec.sim.signals import Signal
 
+STAMPS = 5000
+"""Detections simulated and stored at a time; as CHUNK part of the result."""
+
 CHUNK = 500
 """Light curves drawn and stored at a time; part of the result, as each chunk has its own seed."""
 
@@ -21,7 +24,7 @@ def simulate(
     kind: Annotated[
         str,
         typer.Argument(
-            help="sky, galaxies, or a signal: cepheid, 'louver(period=3)', pi_beacon, "
+            help="sky, galaxies, stamps, or a signal: cepheid, 'louver(period=3)', pi_beacon, "
             "\"picture(file='ship.png')\"."
         ),
     ],
@@ -56,7 +59,7 @@ def simulate(
         Path | None,
         typer.Option("--out", "-o", help="File for one curve.", show_default=False),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Light curves, or galaxies.", min=1)] = 3000,
+    n: Annotated[int, typer.Option("-n", help="Light curves, galaxies or stamps.", min=1)] = 3000,
     cadence: Annotated[
         str, typer.Option(help="Of a sky: tess, tess-10min, tess-2min or ground.")
     ] = "tess",
@@ -79,8 +82,27 @@ def simulate(
     as a query; with --like there are several, with the stamps and the noise of an object. A sky
     has noise, gaps, labels (columns label and shape) and a few planted oddities; galaxies are
     images with labels, shapes and a few artefacts (column artefact), with --pair seen by two
-    telescopes of other pixels, PSF and depth. Made again it goes on where it was stopped.
+    telescopes of other pixels, PSF and depth. Stamps are the detections of a simulated camera's
+    nights, with the truth (column is_real) and labels; --set reals=0.1, noise=0.05 and observed=1
+    say how many are real, how many labels are wrong, and that new stars are no artificial ones.
+    Made again it goes on where it was stopped.
     """
+    if kind == "stamps":
+        if survey is None:
+            raise ValueError("stamps go into a survey; name its folder with --survey DIR")
+        options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0})
+        with bar("simulating") as progress:
+            made = stamps(
+                survey,
+                n,
+                reals=options["reals"],
+                noise=options["noise"],
+                observed=bool(options["observed"]),
+                seed=seed,
+                progress=progress,
+            )
+        say(f"{made:,} stamps made now, {n:,} in {survey}")
+        return
     if kind == "galaxies":
         if survey is None:
             raise ValueError("galaxies go into a survey; name its folder with --survey DIR")
@@ -207,6 +229,91 @@ def galaxies(
         }
         store.note(folder, "simulate", facts)
     return made
+
+
+def stamps(
+    survey: Path,
+    n: int,
+    *,
+    reals: float = 0.1,
+    noise: float = 0.0,
+    observed: bool = False,
+    seed: int = 0,
+    progress: Bar | None = None,
+) -> int:
+    """Simulate detections into a survey, chunk by chunk; chunks that are there are not made again.
+
+    Args:
+        survey: Its folder.
+        n: Detections.
+        reals: Fraction that is real.
+        noise: Fraction of each class that is labelled wrong (column ``label``).
+        observed: Whether new stars are seen through the true point-spread function of their place.
+        seed: Another seed, another survey; the camera is always the same.
+        progress: Called with detections made and in all.
+
+    Returns:
+        How many were made now.
+
+    Raises:
+        ValueError: A fraction is not in [0, 1].
+        StoreError: The survey holds other objects.
+    """
+    # late: NumPy, SciPy and PyArrow would slow `--help` down
+    from dataclasses import replace
+
+    import numpy as np
+
+    from skyvec import store
+    from skyvec.sim.stamps import flip_labels, simulate_stamps
+
+    for name, value in (("reals", reals), ("noise", noise)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a fraction in [0, 1], not {value:g}")
+    store.create_survey(survey)
+    title = f"simulated stamps, {n}, reals {reals:g}, noise {noise:g}, {observed=}, seed {seed}"
+    done = store.finished_items(survey)
+    if foreign := sorted(source for source in done if not source.startswith(title)):
+        raise store.StoreError(
+            f"{survey} holds other objects already ({foreign[0]}); simulate into a new folder"
+        )
+    made = 0
+    for first in range(0, n, STAMPS):
+        count = min(STAMPS, n - first)
+        source = f"{title}, from {first}"
+        if source not in done:
+            rng = np.random.default_rng([seed, first])
+            # rounded so that the parts add up to the fraction of the whole
+            n_real = round(reals * (first + count)) - round(reals * first)
+            key = f"sim{seed}{'o' if observed else ''}.{first}"
+            drawn, truth = simulate_stamps(
+                n_real, count - n_real, rng, observed=observed, name=key
+            )
+            given = flip_labels(truth.columns["is_real"], noise, noise, rng)
+            columns = {k: v for k, v in truth.columns.items() if k not in store.STAMP_COLUMNS}
+            columns["label"] = np.where(given, "real", "bogus")
+            full = replace(truth, columns=columns)
+            store.append_objects(survey, full, drawn, np.full(count, source))
+            made += count
+        if progress is not None:
+            progress(first + count, n)
+    facts: dict[str, object] = {"stamps": n, "reals": reals, "noise": noise, "seed": seed}
+    store.note(survey, "simulate", {**facts, "observed": observed})
+    return made
+
+
+def _numbers(settings: list[str], known: dict[str, float]) -> dict[str, float]:
+    """What --set says of the known options, as numbers; the given values where it is silent."""
+    found = dict(known)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            raise ValueError(f"--set {name}: there are only {', '.join(known)}")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--set {setting} must be NAME=NUMBER") from None
+    return found
 
 
 def _galaxies_title(n: int, telescope: str, seed: int) -> str:

@@ -135,7 +135,8 @@ def simulate_stamps(
         near_galaxies: Share of new stars put near a galaxy, the rest anywhere.
         threshold: Score above which the pipeline detects.
         visits: Exposures of each field.
-        name: Begins all keys; sets of different names share no object.
+        name: Begins all keys; sets of different names share no object. Parts of one survey are
+            called ``survey.part``: they share the sensors' bad pixels, as objects too.
 
     Returns:
         The stamps [counts of the sensor; the reference in electrons], mixed as they were made, and
@@ -709,7 +710,8 @@ def _object(
     """What the detection belongs to: what must not be divided between training and test."""
     field = visit.field.name
     if kind in {"hot_pixel", "column"}:
-        prefix = field.rsplit("-", 1)[0]  # the same pixel of the same sensor in every field
+        # the same pixel of the same sensor in every field, and in every part of a survey
+        prefix = field.rsplit("-", 1)[0].split(".", maxsplit=1)[0]
         where = f"x{place[0]}" if kind == "column" else f"x{place[0]}y{place[1]}"
         return f"{prefix}-{visit.detector.name}-{where}"
     if star_away < 6 and (not is_real or star_away < galaxy_away):
