@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from skyvec.checkpoint import CheckpointError
 from skyvec.realbogus.calibration import Calibration
 from skyvec.realbogus.evaluation import operating_point
+from skyvec.realbogus.fast import engine as fastest
 from skyvec.realbogus.samples import read_samples
-from skyvec.realbogus.score import Engine, Judge, eager, screen_threshold
-from skyvec.realbogus.train import Draw, Samples, load, scores_of, split
+from skyvec.realbogus.score import Engine, Judge, screen_threshold
+from skyvec.realbogus.train import Draw, Samples, load, split
 from skyvec.store import model_folder, write_json
 
 FILE = "operating.json"
@@ -71,13 +72,13 @@ def freeze(
         prevalence: Fraction of reals among the detections of a night; none for that here.
         calibration: ``temperature`` or ``isotonic``.
         screen: Folder of a faster model of the same scale and side that shall screen.
-        engine: How the deciding network is computed; by default by its own layers.
+        engine: How the deciding network is computed; by default in the fastest exact way.
 
     Returns:
         What was written to ``operating.json``.
     """
     net, recipe, _ = load(folder)
-    score = (engine or eager(net))(samples.pixels)
+    score = (engine or fastest(net))(samples.pixels)
     point = operating_point(
         score, samples.label, tpr=tpr, prevalence=prevalence, calibration=calibration
     )
@@ -93,7 +94,7 @@ def freeze(
                     f"{screen.name} wants [data] {key} = {other['data'][key]!r}, {folder.name} "
                     f"{recipe['data'][key]!r}; train a screen with the same"
                 )
-        first = scores_of(fast, samples.pixels)
+        first = fastest(fast)(samples.pixels)
         at = screen_threshold(first, score, samples.label, point["threshold"])
         point["screen"] = {
             "name": screen.name,
@@ -123,7 +124,7 @@ def judge(folder: Path, engine: Engine | None = None) -> Judge:
     """Make ready what a night needs of a trained model."""
     net, recipe, scores = load(folder)
     data = recipe["data"]
-    return Judge(engine or eager(net), data["normalise"], data["side"], scores["hash"])
+    return Judge(engine or fastest(net), data["normalise"], data["side"], scores["hash"])
 
 
 def cascade(folder: Path, point: Mapping[str, Any]) -> tuple[Judge | None, float]:
