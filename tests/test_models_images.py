@@ -292,6 +292,26 @@ def test_the_waves_count_the_arms(arms):
     assert int(spiral_waves(structure, 6, 8).amax((0, 1)).argmax()) == arms - 1
 
 
+def test_the_reading_matrix_begins_orthonormal_and_smooth():
+    read = LogPolar(latent=40).read.detach()
+    assert torch.allclose(read @ read.T, torch.eye(40), atol=1e-5)
+    with pytest.raises(ValueError, match="must be at most"):
+        LogPolar(latent=400)
+
+
+def test_the_centre_is_the_mean_of_the_views_in_training_and_changes_nothing_later():
+    model, batch = build("logpolar").train(), galaxies(6)
+    for step in range(3):
+        model.loss(batch, generator(step))
+    views = [
+        model.see_again(batch, made).flat for made in map(generator, range(3)) for _ in (0, 1)
+    ]
+    assert torch.allclose(model.centre, torch.stack(views).mean((0, 1)), atol=1e-4)
+    before = model.eval().centre.clone()
+    model.loss(batch, generator())
+    assert torch.equal(model.centre, before)
+
+
 def test_rings_read_a_gradient_exactly_and_fill_holes_with_their_ring():
     y, x = (np.indices((64, 64)) - 31.5) / 64
     slope = torch.tensor((1 + 2 * x + 3 * y)[None, None].astype(np.float32))

@@ -20,6 +20,10 @@ FLOOR = 0.02
 """Structure fainter than this (bright = 1) is not strengthened to full contrast."""
 
 
+FOLLOWED = 100
+"""[steps] Over which the mean of the views is taken."""
+
+
 class Views(NamedTuple):
     """What the network sees of n images in D bands, each column about 1 in size.
 
@@ -49,11 +53,12 @@ class LogPolar(nn.Module):
     Three views need no learning: the profile of each band, the waves around each ring (round,
     elongated, barred), and the spirals of the whole (number of arms, pitch, sense of winding).
 
-        code = W x + network(x, CNN(rings)),   x = scaled views.
+        code = W x + network(x, CNN(rings)),   x = (views - their mean in training) * shares.
 
-    The CNN runs around the rings as around a circle and is pooled over angles. W, whose rows begin
-    orthonormal, also tells the views from the code, x = W^T code, so that distances between codes
-    begin as distances between views.
+    The CNN runs around the rings as around a circle and is pooled over angles. W also tells the
+    views from the code, x = W^T code. Its rows begin as the smoothest of the orthonormal cosines
+    over radius, arms and pitch: what is noise changes from ring to ring, what is a galaxy does
+    not, so the untrained code is already useful. Centred, cosines compare how galaxies differ.
 
     It learns by seeing every galaxy twice, as the sky and another telescope might show it: turned,
     off centre by a pixel or so, brighter or fainter, through a wider PSF, with more noise. Either
@@ -81,6 +86,8 @@ class LogPolar(nn.Module):
     modality = "images"
     share: Tensor
     radii: Tensor
+    centre: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -115,7 +122,9 @@ class LogPolar(nn.Module):
         share = [torch.full((n,), SHARES[name] / math.sqrt(n)) for name, n in columns.items()]
         self.register_buffer("share", torch.cat(share), persistent=False)
         self.register_buffer("radii", ring_radii(rings, first=first, last=last), persistent=False)
-        self.read = nn.Parameter(torch.linalg.qr(torch.randn(n_views, latent))[0].T.contiguous())
+        self.register_buffer("centre", torch.zeros(n_views))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.read = nn.Parameter(_smooth_first(bands, rings, arms, pitch, latent))
         self.ring_net = nn.Sequential(
             Around(bands + 1, 16, stride=2), Around(16, 32, stride=2), Around(32, 64, stride=2)
         )
@@ -137,9 +146,11 @@ class LogPolar(nn.Module):
     def loss(self, batch: Frames, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Views told + partners found, and each by name."""
         seen = [self.see_again(batch, generator) for _ in range(2)]
+        if self.training:
+            self._follow(torch.cat([views.flat for views in seen]))
         one, other = (self._fused(views) for views in seen)
         told = [
-            (z @ self.read - views.flat * self.share).square().sum(1).mean()
+            (z @ self.read - self._scaled(views)).square().sum(1).mean()
             for z, views in ((one, seen[1]), (other, seen[0]))
         ]
         views = told[0] + told[1]
@@ -194,8 +205,17 @@ class LogPolar(nn.Module):
         cells = self.ring_net(views.rings)
         cells = cells.mean(2)
         pooled = torch.cat([cells.mean(2), cells.amax(2)], 1)
-        x = views.flat * self.share
-        return x @ self.read.T + self.fuse(torch.cat([views.flat, pooled], 1))
+        x = self._scaled(views)
+        return x @ self.read.T + self.fuse(torch.cat([x, pooled], 1))
+
+    def _scaled(self, views: Views) -> Tensor:
+        return (views.flat - self.centre) * self.share
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor) -> None:
+        """Let the centre follow the mean of the views: of all steps so far, then of the last."""
+        self.steps += 1
+        self.centre += (flat.mean(0) - self.centre) / self.steps.clamp(max=FOLLOWED)
 
 
 class Around(nn.Module):
@@ -210,6 +230,38 @@ class Around(nn.Module):
         """Look around each place."""
         closed = functional.pad(u, (2, 2, 0, 0), mode="circular")
         return functional.gelu(self.norm(self.conv(closed)))
+
+
+def _smooth_first(bands: int, rings: int, arms: int, pitch: int, latent: int) -> Tensor:
+    """The smoothest products of cosines over each view, orthonormal, (latent, columns)."""
+    # how many waves along each axis weigh as much as one: colours differ less than radii
+    blocks = (
+        (_cosines(bands), _cosines(rings), 1.5, 1.0),
+        (_cosines(rings), _cosines(arms), 1.0, 0.8),
+        (_cosines(2 * pitch + 1), _cosines(arms), 0.8, 0.8),
+    )
+    columns = sum(len(first) * len(second) for first, second, _, _ in blocks)
+    found, start = [], 0
+    for first, second, first_cost, second_cost in blocks:
+        size = len(first) * len(second)
+        for i in range(len(first)):
+            for j in range(len(second)):
+                row = torch.zeros(columns)
+                row[start : start + size] = torch.outer(first[i], second[j]).flatten()
+                found.append((first_cost * i + second_cost * j, len(found), row))
+        start += size
+    if latent > len(found):
+        raise ValueError(
+            f"latent = {latent} must be at most the {len(found)} numbers of the views"
+        )
+    return torch.stack([row for _, _, row in sorted(found, key=lambda x: x[:2])[:latent]])
+
+
+def _cosines(n: int) -> Tensor:
+    """Orthonormal discrete cosine transform, (n, n)."""
+    i = torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(math.pi * (i[None] + 0.5) * i[:, None] / n)
+    return (waves / waves.norm(dim=1, keepdim=True)).float()
 
 
 def _smooth(x: Tensor) -> Tensor:
