@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skyvec import __version__
-from skyvec.cli import demo, index, questions, realbogus, reasons, simulate, stages
+from skyvec.cli import adapt, demo, index, questions, realbogus, reasons, simulate, stages
 from skyvec.cli.recover import recover
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ def _root(
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "ingest": (stages.ingest, "data/*_lc.fits.gz --survey tess"),
     "train": (stages.train, "default --survey tess --name first"),
+    "adapt": (adapt.adapt, "first --source sdss --target decals --pairs 1"),
     "encode": (stages.encode, "first --survey tess"),
     "search": (questions.search, "'TIC 29779873' --survey tess --model first -k 5"),
     "outliers": (questions.outliers, "--survey tess --model first -n 20 --format csv"),
