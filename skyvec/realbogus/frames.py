@@ -39,6 +39,8 @@ ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 NEW, REFERENCE = ("_new", "_sci", "_science"), ("_ref", "_reference", "_template")
 KERNEL = ((0.8, 3), (1.8, 2))
 """Gaussians of the kernel that tells the ratio of fluxes, fewer than a subtraction would use."""
+APART = 12.0
+"""[px] Least distance between artificial stars."""
 _DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError)
 
 
@@ -152,7 +154,8 @@ def prepare_pair(
 def _full_level(image: np.ndarray) -> float:
     highest = float(np.nanmax(image))
     many = np.count_nonzero(image >= 0.98 * highest)
-    return 0.95 * highest if many >= 3 else np.inf
+    clips = many >= 3 and highest > float(np.nanmedian(image))
+    return 0.95 * highest if clips else np.inf
 
 
 def _centres(image: Image, stars: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -277,10 +280,10 @@ def stamps_of_pair(
         near = (away < max(2.0, 0.6 * fwhm(pair.psf[0]))) & (score - np.nan_to_num(before) > 2.5)
     stamps = cut_stamps(image, pair.reference, result.difference, places, side)
     ids = np.array([f"{name}-x{px:04d}y{py:04d}" for px, py in places.tolist()], dtype=np.str_)
-    kind = np.where(near, np.where(extended[match], "near_extended", "field"), "detection")
     n = len(ids)
-    if embedded == 0:
-        kind = np.full(n, "detection")
+    kind = np.full(n, "detection")
+    if embedded:
+        kind = np.where(near, np.where(extended[match], "near_extended", "field"), "detection")
     objects = _objects(places, pair, name)
     found = Stamps(ids, stamps, np.full(n, detector), np.full(n, name), objects)
     unknown = np.full(n, np.nan)
@@ -319,6 +322,15 @@ def _places(
         angle = rng.uniform(0, 2 * np.pi, len(chosen))
         x[extended] = np.clip(chosen[:, 0] + away * np.cos(angle), 8, columns - 9)
         y[extended] = np.clip(chosen[:, 1] + away * np.sin(angle), 8, rows - 9)
+    # two artificial stars must not be one detection: of close ones the later goes elsewhere
+    for _ in range(20):
+        close = cKDTree(np.column_stack([x, y])).query_pairs(APART) if n else set()
+        late = np.array(sorted({j for _, j in close}), np.int64)
+        if not len(late):
+            break
+        x[late] = rng.uniform(8, columns - 9, len(late))
+        y[late] = rng.uniform(8, rows - 9, len(late))
+        extended[late] = False
     return x, y, extended
 
 
