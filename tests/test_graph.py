@@ -71,13 +71,14 @@ def test_outlier_scores_and_distances(graph):
         graphs.outlier_scores(graph, 16)
 
 
-@pytest.mark.slow  # fast_hdbscan compiles itself for half a minute
-def test_clusters_are_found(sky, graph):
-    labels = graphs.cluster(graph, min_cluster_size=50, min_samples=5).labels_
-    found = [sky[1][labels == c] for c in range(labels.max() + 1)]
-    assert labels.max() + 1 == CENTRES
-    assert all((np.bincount(one).max() / len(one)) > 0.99 for one in found)
-    assert (labels >= 0).mean() > 0.9
+def test_the_graph_of_some_counts_its_rows_anew(graph):
+    part = graphs.Graph(graph.rows[:4].copy(), graph.similarity[:4], "cosine", 1.0)
+    part.rows[:] = -1
+    part.rows[[0, 2, 3], 0] = [2, 3, 0]
+    kept = np.array([True, False, True, True])
+    assert graphs.among(part, kept).rows[:, 0].tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match="left out is a neighbour"):
+        graphs.among(part, ~kept | np.array([True, False, False, False]))
 
 
 def test_affinities_are_those_of_the_same_neighbours(graph):

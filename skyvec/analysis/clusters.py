@@ -11,12 +11,16 @@ import numpy as np
 from fast_hdbscan.hdbscan import clusters_from_spanning_tree
 from numpy.typing import NDArray
 
-from skyvec.analysis.spanning import SPARE, spanning_tree
+from skyvec.analysis.spanning import SPARE, graph_tree, spanning_tree
 from skyvec.index.exact import unit
+from skyvec.index.graph import Graph
 from skyvec.schema import Floats, Ints, Latents, Strings
 
 NOISE = -1
 SELECTIONS = ("eom", "leaf")
+MOST_SAMPLES = 10
+"""Neighbours that say how dense a place is, unless another number is asked for."""
+
 NEAREST = 1e-9
 """Least distance of two unit vectors that the hierarchy is told."""
 
@@ -69,6 +73,7 @@ def cluster(
     selection: str = "eom",
     epsilon: float = 0.0,
     allow_single_cluster: bool = False,
+    graph: Graph | None = None,
 ) -> Clusters:
     """Cluster segments by density; the number of clusters is a result.
 
@@ -84,9 +89,12 @@ def cluster(
             finest ones.
         epsilon: Clusters nearer than this Euclidean distance of unit vectors are one.
         allow_single_cluster: Whether all may be one cluster.
+        graph: Of the same segments. The tree is then taken along it and no longer exact; time
+            grows as n log n.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or the graph has fewer than ``min_samples``
+            neighbours.
 
     References:
         Campello, Moulavi & Sander, 2013, PAKDD, 160. McInnes & Healy, 2017, ICDM Workshops, 33.
@@ -102,7 +110,8 @@ def cluster(
     directions = unit(latents.vectors)
     found, probability = _hdbscan(
         directions,
-        min(min_cluster_size, 10) if min_samples is None else min_samples,
+        min(min_cluster_size, MOST_SAMPLES) if min_samples is None else min_samples,
+        graph,
         min_cluster_size=min_cluster_size,
         cluster_selection_method=selection,
         cluster_selection_epsilon=float(epsilon),
@@ -141,11 +150,16 @@ def memory(n: int, d: int, min_samples: int = 10) -> int:
     return n * (20 * d + 80 * (min_samples + 1 + SPARE))
 
 
-def _hdbscan(vectors: Floats, min_samples: int, **options: object) -> tuple[Ints, Floats]:
+def _hdbscan(
+    vectors: Floats, min_samples: int, graph: Graph | None, **options: object
+) -> tuple[Ints, Floats]:
     n = len(vectors)
     if n < 2:
         return np.full(n, NOISE), np.zeros(n)
-    tree = spanning_tree(vectors, min(min_samples, n - 1))
+    if graph is None:
+        tree = spanning_tree(vectors, min(min_samples, n - 1))
+    else:
+        tree = graph_tree(graph, min_samples)
     # distance 0 would be an infinite density; no float32 vectors lie so near and apart
     tree[:, 2] = np.maximum(tree[:, 2], NEAREST)
     found, probability, *_ = clusters_from_spanning_tree(tree, **options)

@@ -12,6 +12,8 @@ from openTSNE.nearest_neighbors import KNNIndex
 from scipy.sparse import csr_matrix
 
 from skyvec.index.exact import ExactIndex, distance, unit
+from skyvec.index.graph import Graph
+from skyvec.index.graph import affinities as affinities_along
 from skyvec.schema import Floats, Ints, Latents
 
 PERPLEXITY = 30.0
@@ -37,11 +39,12 @@ def tsne_map(
     iterations: int = 500,
     exaggeration: float | None = None,
     jobs: int = 1,
+    graph: Graph | None = None,
 ) -> NDArray[np.float64]:
     """Lay out all segments on a plane.
 
     Starts from the principal components, so that the large-scale order is that of the data; the
-    neighbours are exact. The same generator gives the same map.
+    neighbours are exact unless a graph gives them. The same generator gives the same map.
 
     Args:
         latents: n segments.
@@ -50,12 +53,14 @@ def tsne_map(
         iterations: After 250 of early exaggeration.
         exaggeration: How much more attraction counts; None = 1, or 4 above 50,000 segments.
         jobs: Threads. More pay only where no other program wants the cores.
+        graph: The neighbours of the same segments, where they were found before. All of them
+            count alike then, and the perplexity is not used.
 
     Returns:
         Coordinates without unit or meaning, shape (n, 2).
 
     Raises:
-        ValueError: The perplexity is less than 1.
+        ValueError: The perplexity is less than 1, or the graph is of other segments.
 
     References:
         van der Maaten & Hinton, 2008, JMLR 9, 2579. Linderman et al., 2019, Nat. Methods 16, 243.
@@ -67,12 +72,18 @@ def tsne_map(
     n = len(directions)
     if n < FEWEST:
         return _components(directions)
-    perplexity = min(perplexity, (n - 1) / 3)
-    affinities = PerplexityBasedNN(
-        knn_index=_Neighbours(directions, int(3 * perplexity)),
-        perplexity=perplexity,
-        n_jobs=jobs,
-    )
+    affinities: Affinities
+    if graph is None:
+        perplexity = min(perplexity, (n - 1) / 3)
+        affinities = PerplexityBasedNN(
+            knn_index=_Neighbours(directions, int(3 * perplexity)),
+            perplexity=perplexity,
+            n_jobs=jobs,
+        )
+    elif len(graph.rows) != n:
+        raise ValueError(f"the graph has {len(graph.rows)} segments, not {n}")
+    else:
+        affinities = affinities_along(graph)
     if exaggeration is None:
         exaggeration = LARGE_EXAGGERATION if n > LARGE else 1.0
     model = TSNE(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.index.exact import ExactIndex, distance
+from skyvec.index.graph import Graph
 from skyvec.schema import Floats, Ints, Latents, Strings
 
 BLOCK = 8192
@@ -59,10 +60,12 @@ def outliers(
     *,
     per: str = "target",
     index: ExactIndex | None = None,
+    graph: Graph | None = None,
 ) -> Outliers:
     """Rank segments by their similarity to the k-th nearest other target, lowest first.
 
-    All are compared with all: nothing is approximate, and ties are in the order of rows.
+    Without a graph all are compared with all: nothing is approximate, and ties are in the order
+    of rows.
 
     Args:
         latents: At least k + 1 targets.
@@ -70,9 +73,11 @@ def outliers(
         k: Which neighbour. 1 finds what is alone; 5 also finds pairs and small groups.
         per: ``target`` = each target once, by its oddest segment; ``segment`` = every segment.
         index: The index of all latents, where it is at hand; else it is made.
+        graph: The neighbours of the same latents among other targets, where they were found
+            before; as good as its recall.
 
     Raises:
-        ValueError: There are too few targets for k, or another ``per``.
+        ValueError: There are too few targets for k, another ``per``, or the graph is too narrow.
 
     References:
         Ramaswamy, Rastogi & Shim, 2000, SIGMOD Rec. 29, 427 (distance to the k-th neighbour).
@@ -85,8 +90,13 @@ def outliers(
         raise ValueError(
             f"k must be between 1 and {len(targets) - 1}, one less than there are targets, not {k}"
         )
-    index = ExactIndex(latents.vectors) if index is None else index
-    similarity, rows = nearest_targets(latents.vectors, target, k, index=index)
+    similarity: Floats
+    rows: Ints
+    if graph is None:
+        index = ExactIndex(latents.vectors) if index is None else index
+        similarity, rows = nearest_targets(latents.vectors, target, k, index=index)
+    else:
+        similarity, rows = _along(graph, len(latents), k)
     odd = similarity[:, -1]
     ordinary = np.full(len(targets), -np.inf)
     np.maximum.at(ordinary, target, odd)
@@ -135,6 +145,19 @@ def class_distances(vectors: Floats, labels: Strings) -> NDArray[np.float64]:
         if usual > 0:
             relative[own] = away / usual
     return relative
+
+
+def _along(graph: Graph, n: int, k: int) -> tuple[Floats, Ints]:
+    """The k nearest of a stored graph, as `nearest_targets` gives them."""
+    if len(graph.rows) != n or graph.rows.shape[1] < k:
+        raise ValueError(
+            f"a graph of {k} neighbours of {n} segments is needed, not of "
+            f"{graph.rows.shape[1]} of {len(graph.rows)}"
+        )
+    rows = graph.rows[:, :k]
+    if (rows < 0).any():
+        raise ValueError(f"some segments have fewer than {k} neighbours in the graph")
+    return graph.similarity[:, :k], rows
 
 
 def nearest_targets(

@@ -8,10 +8,11 @@ once, and remembers what it found.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from skyvec.index.exact import ExactIndex, distance, unit
+from skyvec.index.graph import Graph, distances
 from skyvec.schema import Floats, Ints
 
 SPARE = 20
@@ -22,6 +23,12 @@ ROWS, COLUMNS = 512, 4096
 
 NOTHING = -2.0
 """Below every cosine."""
+
+FARTHEST = 2.0
+"""Distance of two opposite unit vectors."""
+
+APART = 1e-12
+"""Copies are told apart from no edge by this distance."""
 
 
 def spanning_tree(vectors: Floats, min_samples: int) -> NDArray[np.float64]:
@@ -49,6 +56,48 @@ def spanning_tree(vectors: Floats, min_samples: int) -> NDArray[np.float64]:
     ends, reach = np.concatenate(tree.ends), distance(np.concatenate(tree.reach))
     order = np.lexsort((ends[:, 1], ends[:, 0], reach))
     return np.column_stack([ends, reach])[order]
+
+
+def graph_tree(graph: Graph, min_samples: int) -> NDArray[np.float64]:
+    """Connect all points along a stored graph of neighbours, as `spanning_tree` does exactly.
+
+    Parts that no neighbour connects are joined at the farthest distance there is: they are groups
+    of their own, however near. Time grows as n log n.
+
+    Args:
+        graph: k neighbours of each of n >= 2 vectors, by cosine, none missing.
+        min_samples: 1 .. k.
+
+    Returns:
+        Edges (p, q, reach), shape (n - 1, 3), from near to far.
+
+    Raises:
+        ValueError: Too few neighbours, or some missing.
+    """
+    n, k = graph.rows.shape
+    if not 1 <= min_samples <= k:
+        raise ValueError(f"min_samples={min_samples} needs as many neighbours, the graph has {k}")
+    if (graph.rows < 0).any():
+        raise ValueError("some vectors have fewer neighbours than the graph is wide")
+    far = distances(graph)
+    core = far[:, min_samples - 1].copy()
+    reach = np.maximum(far, core[:, None])
+    np.maximum(reach, core[graph.rows], out=reach)
+    np.maximum(reach, APART, out=reach)
+    starts = np.arange(0, n * k + 1, k)
+    whole = csr_array((reach.ravel(), graph.rows.ravel(), starts), shape=(n, n))
+    forest = minimum_spanning_tree(whole, overwrite=True).tocoo()
+    edges = np.column_stack(
+        [forest.row, forest.col, np.where(forest.data > APART, forest.data, 0)]
+    )
+    _, part = connected_components(forest, directed=False)
+    # the densest point of each part, the densest of all first
+    order = np.argsort(core, kind="stable")
+    heart = order[np.sort(np.unique(part[order], return_index=True)[1])]
+    others = np.full(len(heart) - 1, FARTHEST)
+    bridges = np.column_stack([np.full(len(others), heart[0]), heart[1:], others])
+    edges = np.concatenate([edges, bridges])
+    return edges[np.lexsort((edges[:, 1], edges[:, 0], edges[:, 2]))]
 
 
 class _Tree:

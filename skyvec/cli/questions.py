@@ -196,6 +196,16 @@ def _search_signal(
     show(answer.table, form, out)
 
 
+def _mention_graph(survey: Path, model: str, k: int) -> None:
+    from skyvec.report.stored import is_slow
+
+    if is_slow(survey, model, k):
+        say(
+            "all are compared with all, which may take hours; with `skyvec index build` and "
+            f"`skyvec index graph -k {max(k, 15)}` it takes minutes"
+        )
+
+
 @guarded
 def outliers(
     survey: Survey,
@@ -235,7 +245,8 @@ def outliers(
     if label:
         table = answers.class_outliers(survey, model, label=label).table
     else:
-        table = answers.outliers(survey, model, k=k).table
+        _mention_graph(survey, model, k)
+    table = answers.outliers(survey, model, k=k).table
     if export_keep is not None:
         if not n:
             raise ValueError("--export-keep needs -n: how many of the oddest to leave out")
@@ -273,6 +284,7 @@ def cluster(
     # late: Numba and HDBSCAN would slow `--help` down
     from skyvec.report import answers
 
+    _mention_graph(survey, model, answers.neighbours_to_cluster(min_size))
     answer = answers.clusters(survey, model, min_size=min_size, selection=selection)
     facts = answer.facts
     say(
@@ -300,6 +312,7 @@ def map_(
     --place the map stays as it is, and the places of the new ones are the answer.
     """
     # late: openTSNE and Matplotlib would slow `--help` down
+    from skyvec.report.answers import MAP_NEIGHBOURS
     from skyvec.report.atlas import map_with_picture
 
     foreign = None
@@ -307,6 +320,7 @@ def map_(
         from skyvec.report.queries import read_queries
 
         foreign = read_queries(survey, model, placed)
+    _mention_graph(survey, model, MAP_NEIGHBOURS)
     table, picture = map_with_picture(survey, model, foreign=foreign, seed=seed)
     say(f"picture: {picture}")
     show(table, form, out)

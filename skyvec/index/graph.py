@@ -124,6 +124,23 @@ def outlier_scores(graph: Graph, k: int) -> NDArray[np.float32]:
     return graph.similarity[:, k - 1]
 
 
+def among(graph: Graph, kept: NDArray[np.bool_]) -> Graph:
+    """The graph of some of the vectors, whose rows are counted anew.
+
+    Args:
+        kept: Which, shape (n,).
+
+    Raises:
+        ValueError: One that is left out is a neighbour of one that is kept.
+    """
+    number = np.full(len(kept) + 1, -1, np.int32)
+    number[:-1][kept] = np.arange(np.count_nonzero(kept))
+    rows = number[graph.rows[kept]]  # -1 points at the last place
+    if ((rows < 0) & (graph.rows[kept] >= 0)).any():
+        raise ValueError("a vector that is left out is a neighbour of one that is kept")
+    return graph._replace(rows=rows, similarity=graph.similarity[kept])
+
+
 def sparse(graph: Graph) -> sp.csr_matrix:
     """Distances as a sparse matrix; coinciding vectors keep a stored 0, (n, n)."""
     n = len(graph.rows)
@@ -134,48 +151,33 @@ def sparse(graph: Graph) -> sp.csr_matrix:
     )
 
 
-def cluster(graph: Graph, *, min_cluster_size: int = 10, min_samples: int = 5) -> Any:
-    """Cluster by density along the graph: HDBSCAN on its precomputed distances.
-
-    Returns:
-        The fitted ``fast_hdbscan.HDBSCAN``: ``labels_`` (-1 for noise), ``probabilities_``.
-
-    Raises:
-        ValueError: min_samples is larger than the graph's number of neighbours.
-    """
-    from fast_hdbscan import HDBSCAN  # compiles on import
-
-    if min_samples > graph.rows.shape[1]:
-        raise ValueError(
-            f"min_samples={min_samples} needs as many neighbours, "
-            f"the graph has {graph.rows.shape[1]}"
-        )
-    model = HDBSCAN(
-        min_cluster_size=min_cluster_size, min_samples=min_samples, metric="precomputed"
-    )
-    return model.fit(sparse(graph))
-
-
 def affinities(graph: Graph, *, perplexity: float | None = None) -> Any:
     """Affinities of a t-SNE map from the graph, for ``openTSNE.TSNE().fit(affinities=...)``.
 
     Args:
-        perplexity: At most a third of the graph's neighbours, which is what None takes.
+        perplexity: At most a third of the graph's neighbours; None: all neighbours count alike,
+            which gives nearly the same map and asks for no perplexity.
 
     Raises:
         ValueError: A vector lacks neighbours, or there are too few for the perplexity.
+
+    References:
+        Böhm, Berens & Kobak, 2022, JMLR 23, 95 (affinities of equal weight).
     """
-    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.affinity import PerplexityBasedNN, Uniform
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
     k = graph.rows.shape[1]
-    wanted = k / 3 if perplexity is None else perplexity
-    if wanted > k / 3:
-        raise ValueError(f"perplexity {wanted} needs {3 * wanted:.0f} neighbours, there are {k}")
+    if perplexity is not None and perplexity > k / 3:
+        raise ValueError(
+            f"perplexity {perplexity} needs {3 * perplexity:.0f} neighbours, there are {k}"
+        )
     if (graph.rows < 0).any():
         raise ValueError("some vectors have fewer neighbours than the graph is wide")
     near = PrecomputedNeighbors(graph.rows, distances(graph).astype(np.float64))
-    return PerplexityBasedNN(knn_index=near, perplexity=wanted)
+    if perplexity is None:
+        return Uniform(knn_index=near)
+    return PerplexityBasedNN(knn_index=near, perplexity=perplexity)
 
 
 class Spread(NamedTuple):

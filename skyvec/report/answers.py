@@ -1,6 +1,7 @@
 """Questions to the latents of a survey, each answered by a table that is kept in the survey."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from skyvec.analysis import clusters as groups
 from skyvec.analysis import maps, probes
 from skyvec.analysis import outliers as oddities
 from skyvec.report.remember import Answer, remember
+from skyvec.report.stored import argument, graph_for, told, usable_rows
 from skyvec.schema import Catalog, Ints, Latents, LightCurves, Strings
 
 LABELS = ("label", "class", "type")
@@ -25,6 +27,9 @@ ODD_NEIGHBOUR = 5
 
 MIN_CLUSTER = 10
 """Fewest segments that make a cluster."""
+
+MAP_NEIGHBOURS = 10
+"""Fewest neighbours of a graph that a map is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,13 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
         One row an object, by its oddest segment: columns rank, id, target, similarity, density,
         density_ratio, segments, error, ra, dec.
     """
+    near = graph_for(survey, model, k)
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        usable = np.any(latents.vectors != 0, axis=1)
+        usable, graph = usable_rows(survey, latents, near)
         asked = latents.take(usable)
-        found = oddities.outliers(asked, None, k)
+        found = oddities.outliers(asked, None, k, graph=graph)
         table = pa.table(
             {
                 "rank": np.arange(1, len(found) + 1),
@@ -79,9 +85,9 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
                 "dec": found.dec,
             }
         )
-        return table, {"k": k, "without_points": int((~usable).sum())}
+        return table, {"k": k, "without_points": int((~usable).sum()), **told(near)}
 
-    return remember(survey, "outliers", model, {"k": k}, make)
+    return remember(survey, "outliers", model, {"k": k, **argument(near)}, make)
 
 
 def class_outliers(survey: Path, model: str, *, label: str) -> Answer:
@@ -164,12 +170,14 @@ def clusters(
         One row a segment, in the order of the latents: columns id, target, cluster (0 the
         largest), probability, rarity [dex], ra, dec. Segments without points are in no cluster.
     """
+    near = graph_for(survey, model, neighbours_to_cluster(min_size))
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
+        is_usable, graph = usable_rows(survey, latents, near)
+        usable = np.flatnonzero(is_usable)
         found = groups.cluster(
-            latents.take(usable), min_cluster_size=min_size, selection=selection
+            latents.take(usable), min_cluster_size=min_size, selection=selection, graph=graph
         )
         cluster = np.full(len(latents), groups.NOISE, np.int64)
         probability, rarity = np.zeros(len(latents)), np.full(len(latents), np.nan)
@@ -193,10 +201,16 @@ def clusters(
             "noise": n_noise,
             "min_size": min_size,
             "selection": selection,
+            **told(near),
         }
 
-    arguments = {"min_size": min_size, "selection": selection}
+    arguments = {"min_size": min_size, "selection": selection, **argument(near)}
     return remember(survey, "cluster", model, arguments, make)
+
+
+def neighbours_to_cluster(min_size: int) -> int:
+    """How many neighbours of each segment `clusters` needs to know."""
+    return min(min_size, groups.MOST_SAMPLES)
 
 
 def cluster_sizes(table: pa.Table, labels: Strings | None = None) -> pa.Table:
@@ -257,10 +271,19 @@ def tsne(survey: Path, model: str, *, seed: int = 0) -> Answer:
     Returns:
         One row a segment, in the order of the latents: columns id, target, x, y, ra, dec.
     """
+    near = graph_for(survey, model, MAP_NEIGHBOURS)
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        xy = maps.tsne_map(latents, rng=np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        usable, graph = usable_rows(survey, latents, near)
+        if graph is None:
+            xy = maps.tsne_map(latents, rng=rng)
+        else:  # what has no neighbours has no place
+            xy = np.full((len(latents), 2), np.nan)
+            xy[usable] = maps.tsne_map(
+                latents.take(usable), rng=rng, graph=graph, jobs=os.cpu_count() or 1
+            )
         table = pa.table(
             {
                 "id": latents.id,
@@ -271,9 +294,9 @@ def tsne(survey: Path, model: str, *, seed: int = 0) -> Answer:
                 "dec": latents.dec,
             }
         )
-        return table, {"seed": seed}
+        return table, {"seed": seed, **told(near)}
 
-    return remember(survey, "map", model, {"seed": seed}, make)
+    return remember(survey, "map", model, {"seed": seed, **argument(near)}, make)
 
 
 # --- classes ----------------------------------------------------------------------------------
