@@ -246,7 +246,7 @@ def outliers(
         table = answers.class_outliers(survey, model, label=label).table
     else:
         _mention_graph(survey, model, k)
-    table = answers.outliers(survey, model, k=k).table
+        table = answers.outliers(survey, model, k=k).table
     if export_keep is not None:
         if not n:
             raise ValueError("--export-keep needs -n: how many of the oddest to leave out")
