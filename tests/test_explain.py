@@ -1,10 +1,13 @@
 """Truth: planted reasons are named, planted nuisances are found, and chance is not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from skyvec.analysis.audit import audit
-from skyvec.analysis.explain import why_alike, why_odd
+from skyvec.analysis.explain import Reasons, why_alike, why_odd
+from skyvec.analysis.outliers import outliers
 from skyvec.schema import Latents
 
 
@@ -22,12 +25,59 @@ def planted(n=600, seed=0):
 def test_an_oddity_is_explained_by_the_direction_it_was_planted_in():
     latents = planted()
     why = why_odd(latents, "o0")
-    assert why.density_ratio > 5
+    assert why.density_ratio < 0.2 and why.odder < 0.01
     assert why.directions[0].share > 0.9
     assert "o0" in why.directions[0].examples
     assert "o1" not in why.ordinary and len(why.ordinary) == 3
     plain = why_odd(latents, "o10")
-    assert plain.density_ratio < 3 and plain.similarity > why.similarity
+    assert plain.density_ratio > 0.3 and plain.similarity > why.similarity
+
+
+def test_oddity_is_that_of_the_list_of_outliers():
+    rng = np.random.default_rng(3)
+    names = np.array([f"t{i // 7}" for i in range(300)])  # many segments of each target
+    vectors = rng.normal(size=(300, 4)).astype(np.float32)
+    ids, nan = np.array([f"o{i}" for i in range(300)]), np.full(300, np.nan)
+    latents = Latents(ids, names, vectors, "m", "h", nan, nan, nan)
+    reasons = Reasons(latents, k=3)
+    listed = outliers(latents, None, 3)
+    for i in range(len(listed)):
+        why = reasons.odd(str(listed.target[i]))
+        assert why.id == listed.id[i]
+        assert why.similarity == pytest.approx(listed.similarity[i], abs=1e-6)
+        assert why.density_ratio == pytest.approx(listed.density_ratio[i], abs=1e-4)
+        own = latents.target[latents.rows(why.ordinary)]
+        assert listed.target[i] not in own
+
+
+def test_a_code_of_zeros_has_no_reasons():
+    latents = planted()
+    vectors = latents.vectors.copy()
+    vectors[7] = 0
+    empty = dataclasses.replace(latents, vectors=vectors)
+    with pytest.raises(ValueError, match="no point in the model's bands"):
+        Reasons(empty).odd("o7")
+    with pytest.raises(ValueError, match="k must be between"):
+        Reasons(latents, k=1000)
+
+
+def test_a_direction_is_named_after_what_it_follows():
+    latents = planted()
+    reasons = Reasons(latents)
+    rng = np.random.default_rng(2)
+    rows = reasons.sample
+    columns = {
+        "first": latents.vectors[rows, 0] ** 3,
+        "noise": rng.normal(size=len(rows)),
+        "unknown": np.full(len(rows), np.nan),
+    }
+    found = reasons.follow(columns)
+    assert {name for name, _ in found.values()} == {"first"}
+    # with the chosen sign of the direction, the sign of the correlation is that of its ends
+    number = next(iter(found))
+    ends = next(d.examples for d in reasons._directions(5, 8) if d.number == number)
+    low, high = latents.vectors[latents.rows(ends), 0]
+    assert (high > low) == (found[number].correlation > 0)
 
 
 def test_the_similarity_of_two_is_the_sum_of_its_parts():
@@ -35,10 +85,10 @@ def test_the_similarity_of_two_is_the_sum_of_its_parts():
     unit = latents.vectors / np.linalg.norm(latents.vectors, axis=1, keepdims=True)
     why = why_alike(latents, "o5", "o9", most=8)
     assert why.similarity == pytest.approx(float(unit[5] @ unit[9]), abs=1e-6)
-    assert sum(part for _, part in why.directions) == pytest.approx(why.similarity, abs=1e-6)
+    assert sum(shared.part for shared in why.directions) == pytest.approx(why.similarity, abs=1e-6)
     order = np.argsort(-(unit @ unit[5]))
     assert order[why.rank] == 9
-    with pytest.raises(KeyError, match="no object 'x'"):
+    with pytest.raises(KeyError, match="no segment or target 'x'"):
         why_alike(latents, "o5", "x")
 
 
