@@ -259,6 +259,23 @@ def test_a_folder_of_pairs_becomes_a_survey(pair, tmp_path):
     assert "no noise" in rejects["reason"][0].as_py()
 
 
+def test_the_command_subtracts_a_folder(pair, tmp_path):
+    from typer.testing import CliRunner
+
+    from skyvec.cli import app
+
+    folder = tmp_path / "night"
+    folder.mkdir()
+    write(folder / "reference.fits", pair[1])
+    write(folder / "n1.fits", pair[0])
+    command = ["realbogus", "frames", str(folder), "--survey", str(tmp_path / "s")]
+    done = CliRunner().invoke(app, [*command, "--embed", "20", "--side", "21"])
+    assert done.exit_code == 0, done.output
+    assert store.survey_shape(tmp_path / "s") == (3, 21, 21)
+    missing = CliRunner().invoke(app, [*command[:2], str(tmp_path / "none"), *command[3:]])
+    assert missing.exit_code != 0
+
+
 def test_folders_of_other_forms(pair, tmp_path):
     write(tmp_path / "reference.fits", pair[1])
     with pytest.raises(FrameError, match="holds no pairs"):

@@ -306,3 +306,55 @@ def test_flipped_labels_are_an_exact_share_of_each_class():
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         simulate_stamps(**{"n_real": 2, "n_bogus": 2, "rng": RNG(0), **options})
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    from typer.testing import CliRunner
+
+    from skyvec.cli import app
+
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command_makes_a_survey_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    from skyvec import store
+    from skyvec.cli import simulate
+    from skyvec.schema import Stamps
+
+    monkeypatch.setattr(simulate, "STAMPS", 60)
+    options = ("-n", 150, "--set", "reals=0.2", "--set", "noise=0.1", "--seed", 3)
+    assert run("simulate", "stamps", "--survey", tmp_path / "s", *options).exit_code == 0
+    parts = list(store.iterate_objects(tmp_path / "s", Stamps))
+    assert [len(stamps) for _, _, stamps in parts] == [60, 60, 30]
+    real = np.concatenate([c.columns["is_real"] for _, c, _ in parts]).astype(bool)
+    label = np.concatenate([c.columns["label"] for _, c, _ in parts])
+    assert real.sum() == 30 and 10 <= ((label == "real") != real).sum() <= 20
+    before = [s["file"] for s in store.object_shards(tmp_path / "s")]
+    again = run("simulate", "stamps", "--survey", tmp_path / "s", *options)
+    assert (
+        again.exit_code == 0 and [s["file"] for s in store.object_shards(tmp_path / "s")] == before
+    )
+    other = run("simulate", "stamps", "--survey", tmp_path / "s", "-n", 150)
+    assert other.exit_code != 0
+
+
+def test_the_command_refuses_what_makes_no_sense(tmp_path):
+    assert run("simulate", "stamps").exit_code != 0
+    for wrong in ("reals=2", "real=0.1", "noise=x"):
+        found = run("simulate", "stamps", "--survey", tmp_path / wrong, "-n", 9, "--set", wrong)
+        assert found.exit_code != 0
+
+
+def test_parts_of_a_survey_share_the_bad_pixels_of_the_camera():
+    detectors = frames.make_detectors(1)
+    parts = [
+        simulate_stamps(1, 250, RNG(i), detectors=detectors, name=f"sim.{i}")[1] for i in range(2)
+    ]
+    hot = [set(part.target[part.columns["kind"] == "hot_pixel"]) for part in parts]
+    rest = [
+        set(part.target[~np.isin(part.columns["kind"], ["hot_pixel", "column"])]) for part in parts
+    ]
+    assert hot[0] & hot[1] and not rest[0] & rest[1]

@@ -237,7 +237,50 @@ def evaluate(
         typer.echo(line)
 
 
+@guarded
+def frames(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of pairs: NAME_new.fits and NAME_ref.fits; reference.fits and others; or "
+            "pairs.csv with the columns new, reference."
+        ),
+    ],
+    survey: Stamps,
+    embed: Annotated[
+        int, typer.Option(help="Artificial stars a pair, to train with; 0 for a night.", min=0)
+    ] = 0,
+    least: Annotated[float, typer.Option("--threshold", help="Least score of a detection.")] = 5.0,
+    side: Annotated[int, typer.Option(help="Side of the stamps [px], odd.", min=5)] = 29,
+    full: Annotated[
+        float | None,
+        typer.Option(help="Counts of a full pixel; found if not given.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the artificial stars.", min=0)] = 0,
+) -> None:
+    """Subtract image pairs and keep what is detected in a survey of stamps.
+
+    With --embed, artificial stars with each image's own point-spread function are put in first:
+    what is found at their places is labelled real, everything else bogus.
+    """
+    from skyvec.realbogus.frames import stamps_of_folder
+
+    with bar("subtracting") as progress:
+        stored, refused = stamps_of_folder(
+            folder,
+            survey,
+            embedded=embed,
+            threshold=least,
+            side=side,
+            saturation=full,
+            seed=seed,
+            progress=progress,
+        )
+    say(f"{stored:,} detections stored now in {survey}, {refused:,} pairs refused")
+
+
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "frames": (frames, "night --survey stamps --embed 200"),
     "train": (train, "row03 --survey stamps --name first"),
     "suspects": (suspects, "complex --survey stamps --how argmax"),
     "threshold": (threshold, "first --survey stamps --screen fast"),

@@ -66,7 +66,7 @@ def background(image: Image, *, box: int = 64, rounds: int = 4) -> Sky:
             if len(values) < 0.2 * box:
                 continue
             for _ in range(rounds):
-                middle = np.median(values)
+                middle = float(np.median(values))
                 sigma = _sigma_below(values, middle)
                 kept = (values > middle - 5 * sigma) & (values < middle + 2.5 * sigma)
                 if kept.all() or not kept.any():
@@ -88,7 +88,7 @@ def background(image: Image, *, box: int = 64, rounds: int = 4) -> Sky:
     return Sky(level, noise)
 
 
-def _sigma_below(values: Float, level: float) -> float:
+def _sigma_below(values: Image, level: float) -> float:
     """Deviation of the values below a level, sources being above: 1.4826 times their median."""
     below = level - values[values <= level]
     return MAD_TO_SIGMA * float(np.median(below)) if len(below) else 0.0
@@ -126,7 +126,7 @@ def find_stars(
     height = score[places[:, 1], places[:, 0]]
     edge = int(isolation)
     rows, columns = image.shape
-    good = []
+    good: list[tuple[int, int]] = []
     for i, (x, y) in enumerate(places.tolist()):
         if height[i] < threshold or len(good) >= n:
             break
@@ -191,15 +191,15 @@ def measure_psf(
     psf = np.zeros((2 * margin + 1, 2 * margin + 1))
     used = flux > 0
     for _ in range(rounds):
-        moved = np.array(
+        centred = np.array(
             [
                 ndimage.shift(cut, (-dy, -dx), order=3, mode="nearest") / f
                 for cut, (dx, dy), f in zip(cutouts[used], shift[used], flux[used])
             ]
         )
-        psf = np.median(moved, axis=0)
+        psf = np.median(centred, axis=0)
         psf /= psf[near].sum()
-        rest = np.sqrt(((moved - psf)[:, near] ** 2).mean(axis=1))
+        rest = np.sqrt(((centred - psf)[:, near] ** 2).mean(axis=1))
         expected = noise / flux[used]
         oddness = rest / np.hypot(expected, 0.003)
         odd = oddness > np.median(oddness) + 4 * MAD_TO_SIGMA * _mad(oddness) + 1e-9
@@ -226,12 +226,12 @@ def _recentre(
     cutouts: Float, psf: Float, shift: Float, near: NDArray[np.bool_]
 ) -> tuple[Float, Float]:
     """Fit height and a small further shift of each star, linearly."""
-    slope_y, slope_x = np.gradient(psf)
+    slope_y, slope_x = (np.asarray(slope) for slope in np.gradient(psf))
     new_shift, flux = shift.copy(), np.zeros(len(cutouts))
     for i, cut in enumerate(cutouts):
-        moved = ndimage.shift(cut, (-shift[i, 1], -shift[i, 0]), order=3, mode="nearest")
+        there = ndimage.shift(cut, (-shift[i, 1], -shift[i, 0]), order=3, mode="nearest")
         design = np.column_stack([psf[near], -slope_x[near], -slope_y[near], np.ones(near.sum())])
-        a, bx, by, _ = np.linalg.lstsq(design, moved[near], rcond=None)[0]
+        a, bx, by, _ = np.linalg.lstsq(design, there[near], rcond=None)[0].tolist()
         flux[i] = a
         if a > 0:
             new_shift[i] += np.clip([bx / a, by / a], -0.5, 0.5)
@@ -404,11 +404,11 @@ def find_extended(
     of_psf = slice(middle - reach_psf, middle + reach_psf + 1)
     star[inner, inner] = psf[of_psf, of_psf]
     due = star[wide].sum() / star[core].sum()
-    good = []
+    good: list[bool] = []
     for x, y in places.tolist():
         cut = image[y - reach : y + reach + 1, x - reach : x + reach + 1]
         if np.isfinite(cut).all() and cut[core].sum() > 0:
-            good.append(cut[wide].sum() / cut[core].sum() > excess * due)
+            good.append(bool(cut[wide].sum() / cut[core].sum() > excess * due))
         else:
             good.append(False)
     return places[np.array(good, bool)] if len(places) else places

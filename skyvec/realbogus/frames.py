@@ -267,7 +267,8 @@ def stamps_of_pair(
     clean = subtract_pair(pair)
     unit = float(np.nanmedian(clean.flux_err)) * pair.scale  # counts of the new image
     x, y, extended = _places(pair, rng, embedded, near_extended)
-    due = np.exp(rng.uniform(*np.log(brightness), embedded))
+    low, high = float(np.log(brightness[0])), float(np.log(brightness[1]))
+    due = np.exp(rng.uniform(low, high, embedded))
     image = embed(pair.new, pair.psf[0], x, y, due * unit, gain=pair.gain, rng=rng)
     result = subtract_pair(pair, image) if embedded else clean
     places = detect(result.score, threshold=threshold)
@@ -378,8 +379,8 @@ def find_pairs(folder: Path) -> list[Work]:
             )
             for row in rows
         ]
-        for one in work:
-            for path in (one.new, one.reference):
+        for pair in work:
+            for path in (pair.new, pair.reference):
                 if not path.is_file():
                     raise FrameError(f"{table} names {path.name}, which is not there")
         return work
