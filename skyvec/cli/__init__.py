@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skyvec import __version__
-from skyvec.cli import adapt, demo, index, questions, realbogus, reasons, simulate, stages
+from skyvec.cli import adapt, demo, index, questions, realbogus, reasons, simulate, stages, sweep
 from skyvec.cli.recover import recover
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ def _root(
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "ingest": (stages.ingest, "data/*_lc.fits.gz --survey tess"),
     "train": (stages.train, "default --survey tess --name first"),
+    "sweep": (sweep.sweep, "galaxies_residual --survey sdss --widths 8,16,40"),
     "adapt": (adapt.adapt, "first --source sdss --target decals --pairs 1"),
     "encode": (stages.encode, "first --survey tess"),
     "search": (questions.search, "'TIC 29779873' --survey tess --model first -k 5"),
@@ -60,6 +61,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "map": (questions.map_, "--survey tess --model first --out map.parquet"),
     "probe": (questions.probe, "--survey tess --model first --label label"),
     "agree": (reasons.agree, "--survey tess --model first --sample 2000"),
+    "explain": (reasons.explain, "'TIC 29779873' --survey tess --model first"),
     "audit": (reasons.audit, "--survey tess --model first --column tmag"),
     "report": (questions.report, "--survey tess --model first"),
     "simulate": (simulate.simulate, "cepheid --set period=5 --out query.csv"),
