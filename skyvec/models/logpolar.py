@@ -241,7 +241,8 @@ def _smooth_first(bands: int, rings: int, arms: int, pitch: int, latent: int) ->
         (_cosines(2 * pitch + 1), _cosines(arms), 0.8, 0.8),
     )
     columns = sum(len(first) * len(second) for first, second, _, _ in blocks)
-    found, start = [], 0
+    found: list[tuple[float, int, Tensor]] = []
+    start = 0
     for first, second, first_cost, second_cost in blocks:
         size = len(first) * len(second)
         for i in range(len(first)):
