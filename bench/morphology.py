@@ -30,26 +30,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from skyvec.analysis.outliers import outliers
 from skyvec.analysis.probes import folds_by_target, probe, scores_of
 from skyvec.batches import frames
 from skyvec.index.exact import ExactIndex
 from skyvec.models import MODELS
-from skyvec.nn.layers import contrast
-from skyvec.nn.losses import mmd2
+from skyvec.nn.frames import Frames
 from skyvec.prep.codes import FeatureCode
 from skyvec.prep.images import Scaling, resize
 from skyvec.prep.morphology import PixelCode, shape_statistics
 from skyvec.schema import Latents
 from skyvec.sim.artefacts import inject
 from skyvec.sim.galaxies import TELESCOPES, simulate_galaxies
+from skyvec.studies.adaptation import Adapting, Both
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "galaxies"
 PROBES = ("knn", "linear", "forest")
 NETWORKS = {
-    "default": ("logpolar", {}, 2e-3, "adamw"),
+    "default": ("logpolar", {}, 1e-3, "adamw"),
     "residual_vae": ("residual_vae", {}, 1e-3, "adamw"),
     "published": ("vae", {}, 1e-3, "adam"),
 }
@@ -94,15 +94,21 @@ def simulated_pictures(n: int) -> tuple[Pixels, dict[str, NDArray[np.str_]]]:
     return images.pixels, {"id": catalog.target, "label": label}
 
 
-def train(
+def train(model: nn.Module, pixels: Pixels, seconds: float, seed: int, **how: object) -> int:
+    def draw(rng: np.random.Generator) -> Frames:
+        return frames(pixels[rng.choice(len(pixels), min(BATCH, len(pixels)), replace=False)])
+
+    return learn(model, draw, seconds, seed, **how)
+
+
+def learn(
     model: nn.Module,
-    pixels: Pixels,
+    draw: Callable[[np.random.Generator], Frames | Both],
     seconds: float,
     seed: int,
     *,
     rate: float,
     optimiser: str = "adamw",
-    extra: Callable[[np.random.Generator], Tensor] | None = None,
 ) -> int:
     """Train by processor time, the rate falling as a cosine; count the steps."""
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -114,10 +120,7 @@ def train(
         for group in own.param_groups:
             warm = min(1.0, (steps + 1) / 30)
             group["lr"] = rate * warm * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
-        rows = rng.choice(len(pixels), min(BATCH, len(pixels)), replace=False)
-        loss, _ = model.loss(frames(pixels[rows]), generator)
-        if extra is not None:
-            loss = loss + extra(rng)
+        loss, _ = model.loss(draw(rng), generator)
         own.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -143,6 +146,7 @@ class Row:
         self.confusion: dict[tuple[str, str], NDArray[np.int64]] = {}
 
     def add(self, task: str, name: str, confusion: NDArray[np.int64]) -> None:
+        """Add a fold."""
         self.confusion[task, name] = self.confusion.get((task, name), 0) + confusion
 
     def score(self, task: str, name: str) -> tuple[float, float, float]:
@@ -272,17 +276,18 @@ def adapt(
     rate: float,
 ) -> int:
     """Go on training on both surveys, with a term that brings their codes together."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        scale = abs(float(model.eval().loss(frames(source[:BATCH]), generator)[0]))
+    adapting = Adapting(model, scale=scale, weight=weight, pairs=1.0 if paired else 0.0)
 
-    def term(rng: np.random.Generator) -> Tensor:
+    def draw(rng: np.random.Generator) -> Both:
         most = min(BATCH, len(source), len(target))
         first = rng.choice(len(source), most, replace=False)
         second = first if paired else rng.choice(len(target), most, replace=False)
-        one, other = model.encode(frames(source[first])), model.encode(frames(target[second]))
-        apart = mmd2(one, other)
-        return weight * (apart + 0.1 * contrast(one, other, 0.3) if paired else apart)
+        return Both(frames(source[first]), frames(target[second]))
 
-    both = np.concatenate([source, target])
-    return train(model, both, seconds, 1, rate=rate, extra=term)
+    return learn(adapting, draw, seconds, 1, rate=rate)
 
 
 def survey_change(n: int, seconds: float, weight: float) -> dict:
