@@ -140,7 +140,7 @@ def _known(values: NDArray) -> NDArray[np.bool_]:
     if values.dtype.kind == "U":
         return np.asarray(values != "")
     finite = np.isfinite(np.asarray(values, np.float64))
-    return finite if values.ndim == 1 else finite.all(axis=1)
+    return np.asarray(finite if values.ndim == 1 else finite.all(axis=1))
 
 
 def _asked(values: NDArray) -> bool:

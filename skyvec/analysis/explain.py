@@ -135,7 +135,7 @@ class Reasons:
         self._scale, self._axes = _axes(self.latents.vectors, self._mean)
         rows = np.linspace(0, len(self.latents) - 1, min(len(self.latents), SAMPLE))
         self.sample = np.unique(rows.astype(np.int64))
-        self._kth = self._to_kth(self.sample)
+        self.kth = self._to_kth(self.sample)
 
     def row(self, name: str) -> int:
         """Row of a segment; of a target, that of its oddest segment.
@@ -165,7 +165,7 @@ class Reasons:
             str(self.latents.id[row]),
             float(similarity[-1]),
             around / own if own > 0 else 1.0,
-            float((self._kth <= similarity[-1]).mean()),
+            float((self.kth <= similarity[-1]).mean()),
             self._ordinary(row, most),
             self._directions(row, most),
         )
@@ -258,14 +258,14 @@ class Reasons:
 
     def _ordinary(self, row: int, most: int) -> list[str]:
         """The nearest objects that are less odd than most; from the sample if none is near."""
-        limit = np.quantile(self._kth, ORDINARY)
+        limit = np.quantile(self.kth, ORDINARY)
         most_targets = int(self._target.max())
         near = self._nearest(
             self.latents.vectors[row], self._target[row], min(WALK, most_targets)
         )[1]
         found = near[self._to_kth(near) >= limit][:most].tolist()
         if not found:
-            plain = self.sample[self._kth >= limit]
+            plain = self.sample[self.kth >= limit]
             plain = plain[self._target[plain] != self._target[row]]
             closest = np.argsort(-(self._unit[plain] @ self._unit[row]), kind="stable")[:most]
             found = plain[closest].tolist()

@@ -72,3 +72,36 @@ def audit(
     say(f"{facts['objects']:,} objects; {facts['carried']} of {answer.table.num_rows} are carried")
     say(f"picture: {picture}")
     show(answer.table, form, out)
+
+
+@guarded
+def explain(
+    name: Annotated[str, typer.Argument(help="A segment or target.", show_default=False)],
+    survey: Survey,
+    model: Model,
+    other: Annotated[
+        str | None, typer.Argument(help="Another, to ask what they share.", show_default=False)
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Similarity to which neighbour.", min=1)] = 5,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Say why an object is odd, or why two are alike.
+
+    place: how alone it is. ordinary: the nearest that are not odd. direction: where its code
+    stands out among all (in deviations), or what two codes share (their terms of the similarity,
+    beside those of two at random), and what the direction follows. part: the similarity without
+    one stretch of the curve or tile of the image; far above that of the whole, this part makes it
+    odd; far below, this part makes two alike. residual: what the code cannot draw.
+    """
+    # late: torch and Matplotlib would slow `--help` down
+    from skyvec.report.reason_pictures import keep_picture
+    from skyvec.report.reasons import explain_alike, explain_odd
+
+    if other is None:
+        answer = explain_odd(survey, model, name, k=k)
+    else:
+        answer = explain_alike(survey, model, name, other)
+    say(answer.facts["said"])
+    say(f"picture: {keep_picture(survey, model, answer)}")
+    show(answer.table, form, out)
