@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skyvec import store
-from skyvec.io import READERS, fits_lightcurves, images
+from skyvec.io import READERS, fits_lightcurves, hats, images
 from skyvec.io.catalogues import is_side_table
 from skyvec.io.columns import description_path
 from skyvec.io.cutouts import Cutout
@@ -186,8 +186,9 @@ def ingest(
 def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
     """Give the files that sources stand for, each once, as absolute paths in a fixed order.
 
-    Left out of folders are hidden files, files beginning with ``_``, descriptions beside tables,
-    tables about images and the survey itself.
+    A HATS catalogue, or a collection with one, stands for its partitions without the margin. Left
+    out of folders are hidden files, files beginning with ``_``, descriptions beside tables, tables
+    about images and the survey itself.
 
     Raises:
         IngestError: A source is missing, or a folder holds no file.
@@ -214,11 +215,22 @@ def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
 
 def _walk(folder: str) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
+        if hats.matches(Path(place)):
+            folders.clear()
+            yield from _partitions(place)
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         described = {description_path(Path(name)).name for name in names if _reader(name)}
         for name in sorted(names):
             if not name.startswith((".", "_")) and name not in described:
                 yield os.path.join(place, name)
+
+
+def _partitions(folder: str) -> list[str]:
+    try:
+        return [str(file) for file in hats.partition_files(Path(folder))]
+    except ValueError as error:
+        raise IngestError(str(error)) from error
 
 
 def _is_table(path: str) -> bool:

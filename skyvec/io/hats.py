@@ -34,6 +34,34 @@ def matches(path: Path) -> bool:
     )
 
 
+def partition_files(path: Path) -> list[Path]:
+    """The Parquet files of a catalogue's partitions, in the order of the sky; never its margin.
+
+    Args:
+        path: Folder of the catalogue or of its collection.
+
+    Raises:
+        ValueError: It is a margin cache or an index, which is no catalogue of objects.
+        ModuleNotFoundError: The extra ``survey`` is not installed.
+    """
+    import hats
+
+    opened = hats.read_hats(path)
+    catalog = getattr(opened, "main_catalog", opened)
+    kind = str(catalog.catalog_info.catalog_type)
+    if kind not in ("object", "source"):
+        raise ValueError(
+            f"{path} is a HATS {kind}, not a catalogue of objects; name the main catalogue or its "
+            "collection"
+        )
+    base, suffix = Path(str(catalog.catalog_base_dir)), catalog.catalog_info.npix_suffix
+    files: list[Path] = []
+    for pixel in catalog.get_healpix_pixels():
+        place = Path(str(hats.io.pixel_catalog_file(base, pixel, npix_suffix=suffix)))
+        files += sorted(place.glob("*.parquet")) if place.is_dir() else [place]
+    return files
+
+
 def read_partitions(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Read a HATS catalogue one partition after the other, in the order of the sky.
 
@@ -41,13 +69,8 @@ def read_partitions(path: Path, columns: list[str] | None = None) -> Iterator[pa
         path: Folder of the catalogue or of its collection.
         columns: Names to read; all by default.
     """
-    import hats
-
-    opened = hats.read_hats(path)
-    catalog = getattr(opened, "main_catalog", opened)
-    base = Path(str(catalog.catalog_base_dir))
-    for pixel in catalog.get_healpix_pixels():
-        yield pq.read_table(hats.io.pixel_catalog_file(base, pixel), columns=columns)
+    for file in partition_files(path):
+        yield pq.read_table(file, columns=columns)
 
 
 def write_catalog(

@@ -40,7 +40,7 @@ from skyvec.io.times import (
     to_mjd_tdb,
 )
 from skyvec.photometry import flux_from_magnitude
-from skyvec.schema import Reject
+from skyvec.schema import FLUX_UNIT_RELATIVE, Reject
 
 OPTIONS = ("columns", "time", "values", "bands", "max_points")
 GROUP_POINTS = 4_000_000
@@ -51,6 +51,13 @@ MAGNITUDES = (-30.0, 50.0)
 
 LARGEST_ERROR = 9.0
 """[mag] An error of this size (9.999, 99.999) is a placeholder; the point is dropped."""
+
+
+PUBLISHED = ("id", "target", "ra", "dec", "mjd", "flux", "flux_err", "band", "flux_unit")
+"""The columns by which a table that `skyvec publish` wrote is known; times are MJD TDB."""
+
+HOUSE = ("time_ref", "value_kind", "n_dropped")
+"""What such a table says of each curve that skyvec says itself of others'."""
 
 
 class _Block(NamedTuple):
@@ -133,6 +140,9 @@ def read(
     row = 0
     try:
         opened = open_table(path)
+        if set(PUBLISHED) <= set(opened.schema.names) and not (columns or time or values or bands):
+            yield from _published(path, opened, max_points)
+            return
         layout = find_layout(
             opened.schema.names,
             read_description(path),
@@ -155,6 +165,64 @@ def read(
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         yield Reject(str(path), -1, "", f"not readable after {row} rows: {reason}")
+
+
+def _published(path: Path, opened: Opened, max_points: int) -> Iterator[Segment | Reject]:
+    """Read what skyvec published: the same curves, each in its own unit, with the same facts."""
+    roles = ("id", "target", "ra", "dec", "err", "band")
+    named = {role: {"err": "flux_err"}.get(role, role) for role in roles}
+    layout = find_layout(
+        PUBLISHED, {}, columns={**named, "time": "mjd", "flux": "flux"}, time="MJD TDB"
+    )
+    layout = replace(layout, facts={role: role for role in ("target", "ra", "dec")})
+    row = 0
+    for block in _blocks(path, opened, layout):
+        units = [text or FLUX_UNIT_RELATIVE for text in block.facts["flux_unit"].to_pylist()]
+        said = {
+            name: block.facts[name].to_pylist()
+            for name in HOUSE
+            if name in block.facts.column_names
+        }
+        known = [name for name in block.facts.column_names if name not in _NO_FACTS]
+        facts = Facts(block.facts.select(known), layout, {"id"})
+        band, bands = _band_codes(block, layout)
+        ids = block.facts["id"].to_pylist()
+        for i, (start, stop) in enumerate(pairwise(block.offsets.tolist())):
+            key = ""
+            try:
+                key = text_id(ids[i])
+                if i in block.problems:
+                    raise RefusedError(block.problems[i])
+                words = {
+                    name: "" if said[name][i] is None else str(said[name][i])
+                    for name in HOUSE[:2]
+                    if name in said
+                }
+                segment = admit(
+                    id=key,
+                    target=facts.target(i) or key,
+                    ra=facts.ra[i],
+                    dec=facts.dec[i],
+                    mjd=block.time[start:stop],
+                    flux=block.value[start:stop],
+                    flux_err=None if block.err is None else block.err[start:stop],
+                    band=band[start:stop],
+                    bands=bands,
+                    flux_unit=units[i],
+                    columns={**facts.row(i), **words},
+                    max_points=max_points,
+                )
+                before = said["n_dropped"][i] if "n_dropped" in said else 0
+                segment.columns["n_dropped"] = stop - start - len(segment.mjd) + int(before or 0)
+                yield segment
+            except RefusedError as error:
+                yield Reject(str(path), row + i, key, str(error))
+        row += len(ids)
+    if not row:
+        raise RefusedError("the table has no rows")
+
+
+_NO_FACTS = {"flux_unit", "source", "_healpix_29", *HOUSE}
 
 
 def _time_system(layout: Layout, times: np.ndarray) -> TimeSystem:
