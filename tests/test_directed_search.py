@@ -13,6 +13,7 @@ from skyvec.cli import app
 from skyvec.encode import encode
 from skyvec.report.directed import search_signal
 from skyvec.report.queries import read_signal
+from skyvec.report.searching import Which
 from skyvec.sim.lightcurves import simulate_sky
 from skyvec.sim.signals import Template, inject, parse, relative_noise
 from skyvec.studies.like import draw_like
@@ -67,11 +68,12 @@ def test_a_theory_finds_the_stars_that_show_it_each_once(survey):
 def test_only_those_asked_for_answer(survey):
     folder, _ = survey
     latents = store.read_latents(folder, "m")
-    among = latents.target == latents.target[10]
-    answer, _ = search_signal(
-        folder, "m", parse("louver(period=3.2)"), draws=8, among=among, among_name="one"
-    )
+    signal = parse("louver(period=3.2)")
+    here = (float(latents.ra[10]), float(latents.dec[10]), 1e-3)
+    answer, _ = search_signal(folder, "m", signal, draws=8, which=Which(cone=here))
     assert answer.table["target"].to_pylist() == [str(latents.target[10])]
+    with pytest.raises(ValueError, match="nowhere on the sky"):
+        search_signal(folder, "m", signal, which=Which(apart=1.0))
 
 
 def test_a_file_of_flux_against_time_is_a_signal(survey, tmp_path):
@@ -89,19 +91,8 @@ def test_a_file_of_flux_against_time_is_a_signal(survey, tmp_path):
 def test_the_command_answers_and_refuses_in_one_line(survey, tmp_path):
     folder, _ = survey
     out = tmp_path / "found.csv"
-    done = run(
-        "search",
-        "--signal",
-        "transit(rp=0.1, period=3.2)",
-        "-s",
-        folder,
-        "-m",
-        "m",
-        "-k",
-        2,
-        "-o",
-        out,
-    )
+    asked = ("search", "--signal", "transit(rp=0.1, period=3.2)", "-s", folder, "-m", "m")
+    done = run(*asked, "-k", 2, "-o", out)
     assert done.exit_code == 0 and "directed.png" in done.output
     assert len(out.read_text().splitlines()) == 3
     for arguments, message in [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skyvec.schema import Floats, Ints, Strings
 
 TEMPERATURE = 0.1
-"""Width of the kernel [cosine in the whitened space]; 0.05 to 0.4 rank alike (docs/design.md)."""
+"""Width of the kernel [cosine in the whitened space]; docs/design.md tells what others give."""
 
 SHRINKAGE = 0.05
 """Share of the mean variance that is added to each direction before whitening."""

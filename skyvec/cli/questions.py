@@ -109,7 +109,10 @@ def search(
     if measure is not None and (signal is not None or combine or nearest):
         raise ValueError("--measure compares one curve with one; ask without the other option")
     if signal is not None:
-        _search_signal(survey, model, signal, k, form, out)
+        if combine or nearest:
+            raise ValueError("--combine and --nearest are for several queries, not for a --signal")
+        which = _which(where, cone, polygon, moc, apart)
+        _search_signal(survey, model, signal, k, which, form, out)
         return
     # late: Faiss, and torch where a file is to be encoded, would slow `--help` down
     from skyvec.report.searching import search as search_survey
@@ -185,13 +188,19 @@ def _numbers(option: str, text: str, form: str) -> list[float]:
 
 
 def _search_signal(
-    survey: Path, model: str, signal: str, k: int, form: str | None, out: Path | None
+    survey: Path,
+    model: str,
+    signal: str,
+    k: int,
+    which: "Which",
+    form: str | None,
+    out: Path | None,
 ) -> None:
     # late: torch and Matplotlib would slow `--help` down
     from skyvec.report.directed import search_signal
     from skyvec.report.queries import read_signal
 
-    answer, picture = search_signal(survey, model, read_signal(signal), k=k)
+    answer, picture = search_signal(survey, model, read_signal(signal), k=k, which=which)
     say(f"picture: {picture}")
     show(answer.table, form, out)
 

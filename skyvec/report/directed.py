@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from skyvec import store
 from skyvec.analysis.directed import Contrast, ranking
@@ -19,6 +18,7 @@ from skyvec.prep.lightcurves import prepare
 from skyvec.report import pictures
 from skyvec.report.answers import checked_latents
 from skyvec.report.remember import Answer, remember
+from skyvec.report.searching import InMemory, Which
 from skyvec.schema import Floats, Ints, Latents, LightCurves
 from skyvec.sim.signals import Drawable, Template, cloud_in
 
@@ -40,8 +40,7 @@ def search_signal(
     k: int = 20,
     draws: int = DRAWS,
     seed: int = 0,
-    among: NDArray[np.bool_] | None = None,
-    among_name: str = "",
+    which: Which | None = None,
 ) -> tuple[Answer, Path]:
     """Rank a survey by how much each object looks like a signal rather than like the survey.
 
@@ -58,19 +57,21 @@ def search_signal(
         k: How many answers.
         draws: Members of the cloud.
         seed: Of the draws.
-        among: Answer only with segments where this is true, shape (n,); the survey that the
-            signal is held against stays whole.
-        among_name: What ``among`` is, for the record.
+        which: What may answer; the survey that the signal is held against stays whole.
 
     Returns:
         Columns rank, id, target, score [nat], segments, ra, dec, and the picture's path. A score
         above 0 says: rather the signal than an object taken from the survey at random.
 
     Raises:
-        ValueError: k < 1, or the survey holds no light curve to draw into.
+        ValueError: k < 1, the survey holds no light curve to draw into, or ``which`` asks for a
+            distance from the query, which has no place.
     """
+    which = which or Which()
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
+    if which.apart:
+        raise ValueError("a signal stands nowhere on the sky, so nothing can be apart from it")
     checkpoint = load(store.model_folder(survey, model))
     arguments: dict[str, Any] = {
         "signal": str(signal),
@@ -78,7 +79,7 @@ def search_signal(
         "k": k,
         "draws": draws,
         "seed": seed,
-        "among": among_name,
+        "which": which.arguments(),
     }
     path = store.answers_folder(survey, "directed", model) / "directed.png"
 
@@ -86,6 +87,7 @@ def search_signal(
         latents = checked_latents(survey, model)
         cloud, contrast = _ask(survey, checkpoint, latents, signal, draws, seed)
         score = contrast.score(latents.vectors, latents.target)
+        among = which.mask(InMemory(survey, latents))
         if among is not None:
             score = np.where(among, score, -np.inf)
         order = ranking(score, latents.target)
