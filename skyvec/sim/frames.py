@@ -536,8 +536,7 @@ class Artefacts:
     def saturate(self, level: float) -> NDArray[np.bool_]:
         """Fill pixels up to a level, let what is too much bleed along columns; say which."""
         full = self.image > level
-        columns = np.unique(np.nonzero(full)[1])
-        for column in columns.tolist():
+        for column in np.flatnonzero(full.any(axis=0)).tolist():
             values = self.image[:, column]
             excess = float(np.sum(values[full[:, column]] - level))
             rows = np.flatnonzero(full[:, column])
@@ -597,7 +596,8 @@ def background(rng: np.random.Generator, side: int, level: float, roughness: flo
     u = np.linspace(-1, 1, side, dtype=np.float32)
     c = (level * roughness * rng.standard_normal(5)).astype(np.float32)
     x, y = u[None, :], u[:, None]
-    return np.float32(level) + c[0] * x + c[1] * y + c[2] * x * y + c[3] * x**2 + c[4] * y**2
+    along = np.float32(level) + c[0] * x + c[3] * x**2
+    return np.asarray(along + (c[1] * y + c[4] * y**2) + (c[2] * y) * x)
 
 
 def choose(detectors: Sequence[Detector], rng: np.random.Generator) -> Detector:

@@ -10,11 +10,12 @@ The pipeline inside is the simulated survey's own (one kernel a frame, mean poin
 functions, one registration), with its usual faults; it knows nothing of ``prep``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numba import njit
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.spatial import cKDTree
@@ -482,16 +483,28 @@ def _spoil_charge(artefacts: Artefacts, detector: Detector, rng: np.random.Gener
 
 def _transform(psf: Array, side: int) -> NDArray[np.float32]:
     """Fourier transform of a point-spread function, real because it is symmetric."""
-    fy = fft.fftfreq(side).astype(np.float32)[:, None]
-    fx = fft.rfftfreq(side).astype(np.float32)[None, :]
     seen = frames.MOFFAT_SIGMA[:, None] ** 2 * psf + np.array([1 / 12, 0, 1 / 12])
     transform = np.zeros((side, side // 2 + 1), np.float32)
-    for weight, (xx, xy, yy) in zip(frames.MOFFAT_WEIGHT, (2 * np.pi**2 * seen).tolist()):
-        q = np.float32(2 * xy) * fx * fy
-        q += np.float32(xx) * fx**2
-        q += np.float32(yy) * fy**2
-        transform += np.float32(weight) * np.exp(-q)
+    _add_transforms(transform, frames.MOFFAT_WEIGHT, 2 * np.pi**2 * seen)
     return transform
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _add_transforms(transform: Frame, weights: Array, covariances: Array) -> None:
+    """Add w exp(-(xx fx^2 + 2 xy fx fy + yy fy^2)) for each row of covariances, along rows."""
+    side, half = transform.shape
+    step = 1.0 / side
+    for i in range(side):
+        fy = (i if i <= (side - 1) // 2 else i - side) * step
+        for k in range(len(weights)):
+            xx, xy, yy = covariances[k]
+            value = weights[k] * math.exp(-yy * fy * fy)
+            ratio = math.exp(-xx * step * step - 2 * xy * fy * step)
+            turn = math.exp(-2 * xx * step * step)
+            for j in range(half):
+                transform[i, j] += value
+                value *= ratio
+                ratio *= turn
 
 
 def _subtract(
@@ -534,11 +547,11 @@ def detect(visit: Visit, *, threshold: float = 5.0, apart: float = 4.0) -> NDArr
     Returns:
         (x, y) of each, strongest first, shape (n, 2).
     """
-    score = np.where(np.isfinite(visit.score), visit.score, np.float32(-1))
-    padded = np.pad(score, 2, constant_values=-1)
-    y, x = np.nonzero(score > threshold)
-    around = sliding_window_view(padded, (5, 5))[y, x].reshape(len(x), 25)
-    peak = score[y, x] >= around.max(axis=1, initial=-1)
+    score = visit.score
+    with np.errstate(invalid="ignore"):  # NaN is no detection
+        y, x = np.divmod(np.flatnonzero(score > threshold), score.shape[1])
+    around = _around(score, np.column_stack([x, y]), 2)
+    peak = score[y, x] >= np.where(np.isnan(around), -1, around).max(axis=1, initial=-1)
     x, y = x[peak], y[peak]
     order = np.argsort(-score[y, x], kind="stable")
     places = np.column_stack([x[order], y[order]]).astype(np.int64)
@@ -556,13 +569,25 @@ def cut(visit: Visit, places: NDArray[np.int64], size: int) -> NDArray[np.float3
 
     New and difference are in counts of the sensor, the reference keeps its own unit.
     """
-    half = size // 2
-    stack = np.stack([visit.new, visit.reference, visit.difference])
-    padded = np.pad(stack, ((0, 0), (half, half), (half, half)), constant_values=np.nan)
-    windows = sliding_window_view(padded, (size, size), axis=(1, 2))
-    stamps = np.moveaxis(windows[:, places[:, 1], places[:, 0]], 0, 1).copy()
+    half, side = size // 2, len(visit.new)
+    stamps = np.full((len(places), 3, size, size), np.nan, np.float32)
+    for stamp, (x, y) in zip(stamps, places.tolist()):
+        low_x, low_y = max(x - half, 0), max(y - half, 0)
+        high_x, high_y = min(x + half + 1, side), min(y + half + 1, side)
+        rows = slice(low_y - y + half, high_y - y + half)
+        columns = slice(low_x - x + half, high_x - x + half)
+        for channel, image in enumerate((visit.new, visit.reference, visit.difference)):
+            stamp[channel, rows, columns] = image[low_y:high_y, low_x:high_x]
     stamps[:, [0, 2]] /= np.float32(visit.detector.gain)
     return stamps
+
+
+def _around(image: np.ndarray, places: NDArray[np.int64], half: int) -> np.ndarray:
+    """Pixels of the square around each place, the nearest ones beyond the edge, shape (n, k)."""
+    grid = np.arange(-half, half + 1)
+    y = np.clip(places[:, 1, None] + grid, 0, image.shape[0] - 1)
+    x = np.clip(places[:, 0, None] + grid, 0, image.shape[1] - 1)
+    return np.asarray(image[y[:, :, None], x[:, None, :]].reshape(len(places), -1))
 
 
 # --- the truth --------------------------------------------------------------------------------
@@ -672,8 +697,7 @@ def _causes(visit: Visit, places: NDArray[np.int64], score: Array) -> np.ndarray
     """Name the likeliest cause of detections of nothing."""
     n, side = len(places), len(visit.score)
     x, y = places[:, 0], places[:, 1]
-    padded = np.pad(visit.cause, 1)
-    codes = sliding_window_view(padded, (3, 3))[y, x].reshape(n, 9)
+    codes = _around(visit.cause, places, 1)
     painted = np.where(codes[:, 4] > 0, codes[:, 4], codes.max(axis=1, initial=0))
     # residuals of a source are expected within its width, wider where it is brighter
     star, star_away = _nearest(visit.field.stars, places, 17.5)
@@ -684,8 +708,7 @@ def _causes(visit: Visit, places: NDArray[np.int64], score: Array) -> np.ndarray
     # with NaN distances (no such source) both comparisons are false, as they should be
     radius = visit.field.galaxies.radius[galaxy] if len(visit.field.galaxies) else np.zeros(n)
     at_galaxy = galaxy_away < visit.seeing + radius
-    lowest = np.nan_to_num(visit.score, nan=0.0)
-    lowest = sliding_window_view(np.pad(lowest, 5), (11, 11))[y, x].reshape(n, 121).min(axis=1)
+    lowest = np.nan_to_num(_around(visit.score, places, 5)).min(axis=1, initial=0.0)
     is_dipole = lowest < -0.35 * score
     named = np.array(["", *frames.BOGUS_KINDS])[painted]
     at_edge = (np.minimum(x, y) < 5) | (np.maximum(x, y) >= side - 5)
