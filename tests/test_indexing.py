@@ -288,3 +288,21 @@ def test_a_plan_and_a_store_from_files_search_as_the_index_they_came_from(tmp_pa
         found = opened.search(x[:40], 7, excluded=target[:40])
         assert_array_equal(found.rows, truth.rows)
         assert_array_equal(found.similarity, truth.similarity)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.3])
+def test_threads_share_a_filtered_query(monkeypatch, share):
+    monkeypatch.setattr("skyvec.index.certified.SPLIT", 10)
+    monkeypatch.setattr("skyvec.index.certified.FEW", 3)
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(4000, 9)).astype(np.float32)
+    mask = rng.random(4000) < share
+    mask[:2] = True
+    both = CertifiedIndex(x, threads=2)
+    allowed = both.allow(mask)
+    assert (allowed.places is None) == (share > 0.1)
+    found = both.search(x[7:8], 12, allowed=allowed)
+    score = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ x[7]
+    order = np.argsort(-np.where(mask, score, -np.inf))[: min(12, mask.sum())]
+    assert_array_equal(found.rows[0][: len(order)], order)
+    assert (found.rows[0][len(order) :] == -1).all()

@@ -38,6 +38,9 @@ TOGETHER = 64
 SPLIT = 300_000
 """From so many vectors on, a single query is worth sharing between threads."""
 
+SPLIT_FEW = 30
+"""Scoring a vector that a filter leaves costs as much as scanning so many."""
+
 SAMPLE = 64
 """Vectors asked for at build, to measure what the bounds prune."""
 
@@ -63,6 +66,19 @@ class Neighbours(NamedTuple):
 
     similarity: NDArray[np.float32]
     rows: NDArray[np.int64]
+
+
+class Allowed(NamedTuple):
+    """What a filter leaves of an index, made once for many searches.
+
+    Args:
+        mask: Rows that may answer, (n,).
+        places: Where they stand in the store, ascending, if they are so few that scoring each is
+            fastest; else None.
+    """
+
+    mask: NDArray[np.bool_]
+    places: NDArray[np.int64] | None
 
 
 class Plan(NamedTuple):
@@ -166,7 +182,7 @@ class CertifiedIndex:
         k: int,
         *,
         excluded: np.ndarray | None = None,
-        allowed: np.ndarray | None = None,
+        allowed: np.ndarray | Allowed | None = None,
         radii: float = 1.0,
         by_target: bool = False,
     ) -> Neighbours:
@@ -176,7 +192,8 @@ class CertifiedIndex:
             queries: Finite, shape (q, d).
             k: How many, > 0.
             excluded: Target code whose vectors are passed over, -1 for none, shape (q,).
-            allowed: Search only among rows where this is true, shape (n,).
+            allowed: Search only among rows where this is true, shape (n,); or what `allow` made
+                of that, to save its time where many searches share it.
             radii: Share of each cell's radius that is believed in, in [0, 1]. Below 1 more cells
                 are passed over: faster, but no longer proved (`choose_radii` measures what is
                 lost).
@@ -197,16 +214,26 @@ class CertifiedIndex:
             raise ValueError(f"excluded must have shape ({len(queries)},), not {barred.shape}")
         if not 0 <= radii <= 1:
             raise ValueError(f"radii must be in [0, 1], not {radii}")
-        if allowed is not None and (allowed.shape != (self.n,) or allowed.dtype != np.bool_):
-            raise ValueError(
-                f"allowed must be {self.n} booleans, not {allowed.dtype} {allowed.shape}"
-            )
+        if isinstance(allowed, np.ndarray):
+            allowed = self.allow(allowed)
         score, place = self.best(
             queries, k, barred, allowed=allowed, radii=radii, by_target=by_target
         )
         rows = np.where(place >= 0, self.store.rows[place], -1)
         value = np.where(place >= 0, self.shown(score), np.nan)
         return Neighbours(value.astype(np.float32), rows)
+
+    def allow(self, mask: NDArray[np.bool_]) -> Allowed:
+        """Prepare a filter: rows that may answer, shape (n,).
+
+        Raises:
+            ValueError: The mask is not n booleans.
+        """
+        if mask.shape != (self.n,) or mask.dtype != np.bool_:
+            raise ValueError(f"allowed must be {self.n} booleans, not {mask.dtype} {mask.shape}")
+        if np.count_nonzero(mask) > max(FEW, FEW_SHARE * self.n):
+            return Allowed(mask, None)
+        return Allowed(mask, np.sort(self.places(np.flatnonzero(mask))))
 
     def shown(self, score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores as they are told: similarities themselves, or distances."""
@@ -218,7 +245,7 @@ class CertifiedIndex:
         k: int,
         excluded: NDArray[np.int64],
         *,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Allowed | None = None,
         radii: float = 1.0,
         by_target: bool = False,
         cutoff: float = np.inf,
@@ -229,8 +256,9 @@ class CertifiedIndex:
         queries; the rest as in `search`. A query whose k-th best score is seen to be above
         ``cutoff`` is left there: its answer is then only a lower bound.
         """
-        few = None if allowed is None else self._places_of_few(allowed)
-        if few is None and len(queries) == 1 and self.n >= SPLIT and self.threads > 1:
+        few = None if allowed is None else allowed.places
+        read = self.n if few is None else SPLIT_FEW * len(few)
+        if len(queries) == 1 and read >= SPLIT and self.threads > 1:
             return self._best_of_one(queries, k, excluded, allowed, radii, by_target)
         step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
         starts = range(0, len(queries), step)
@@ -258,12 +286,6 @@ class CertifiedIndex:
         """Place of each row in the store, (m,)."""
         return self._place[rows].astype(np.int64)
 
-    def _places_of_few(self, allowed: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-        """Places of the allowed rows, where they are so few that scoring them all is fastest."""
-        if np.count_nonzero(allowed) > max(FEW, FEW_SHARE * self.n):
-            return None
-        return self.places(np.flatnonzero(allowed))
-
     @cached_property
     def _place(self) -> NDArray[np.integer]:
         """Place of each row in the store."""
@@ -277,21 +299,25 @@ class CertifiedIndex:
         query: NDArray[np.float32],
         k: int,
         excluded: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
+        allowed: Allowed | None,
         radii: float,
         by_target: bool,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Share the cells between the threads, then merge their answers."""
-        if self.plan.way == "flat" and radii == 1:
+        """Share the cells, or the few places, between the threads, then merge their answers."""
+        few = None if allowed is None else allowed.places
+        if few is None and self.plan.way == "flat" and radii == 1:
             asked = self.asked(query, excluded, k, allowed)
             kernels.search_all(self.store, asked, by_target)
             return asked.score, asked.place
-        edges = np.linspace(0, self.n_cells, self.threads + 1).astype(int)
+        edges = np.linspace(0, self.n_cells if few is None else len(few), self.threads + 1)
         parts = [self.asked(query, excluded, k, allowed) for _ in edges[1:]]
 
         def answer(i: int) -> None:
             low, high = int(edges[i]), int(edges[i + 1])
-            self._search_cells(parts[i], low, high, radii, by_target, np.inf)
+            if few is not None:
+                kernels.search_places(self.store, parts[i], few[low:high], by_target)
+            else:
+                self._search_cells(parts[i], low, high, radii, by_target, np.inf)
 
         self.share(answer, range(len(parts)))
         score = np.concatenate([part.score[0] for part in parts])
@@ -329,7 +355,7 @@ class CertifiedIndex:
         queries: NDArray[np.float32],
         excluded: NDArray[np.int64],
         k: int,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Allowed | None = None,
     ) -> kernels.Asked:
         """Make room for a group of queries: their targets to pass over, their k best."""
         g, store = len(queries), self.store
@@ -339,7 +365,7 @@ class CertifiedIndex:
         return kernels.Asked(
             wide,
             excluded,
-            np.empty(0, np.uint8) if allowed is None else allowed.view(np.uint8),
+            np.empty(0, np.uint8) if allowed is None else allowed.mask.view(np.uint8),
             np.empty((g, self.d)),
             np.zeros(2 * g * groups, np.int32),
             groups,

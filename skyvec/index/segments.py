@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skyvec.index.certified import CertifiedIndex, Neighbours
+from skyvec.index.certified import Allowed, CertifiedIndex, Neighbours
 from skyvec.index.quantised import checked, unit
 
 
@@ -36,6 +36,23 @@ class SegmentedIndex:
         if deleted is not None and deleted.shape != (self.n,):
             raise ValueError(f"deleted must have shape ({self.n},), not {deleted.shape}")
         self.alive = None if deleted is None or not deleted.any() else ~deleted
+        self._all = None if self.alive is None else self._apart(self.alive)
+
+    def allow(self, mask: NDArray[np.bool_]) -> list[Allowed]:
+        """Prepare a filter for many searches: rows that may answer, shape (n,).
+
+        Raises:
+            ValueError: The mask is not n booleans.
+        """
+        if mask.shape != (self.n,) or mask.dtype != np.bool_:
+            raise ValueError(f"allowed must be {self.n} booleans, not {mask.dtype} {mask.shape}")
+        return self._apart(mask if self.alive is None else mask & self.alive)
+
+    def _apart(self, mask: NDArray[np.bool_]) -> list[Allowed]:
+        return [
+            segment.allow(mask[first : first + segment.n])
+            for segment, first in zip(self.segments, self.first)
+        ]
 
     def search(
         self,
@@ -43,7 +60,7 @@ class SegmentedIndex:
         k: int,
         *,
         excluded: np.ndarray | None = None,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: NDArray[np.bool_] | list[Allowed] | None = None,
         radii: float = 1.0,
         by_target: bool = False,
     ) -> Neighbours:
@@ -59,18 +76,16 @@ class SegmentedIndex:
             raise ValueError(f"k must be at least 1, not {k}")
         if not 0 <= radii <= 1:
             raise ValueError(f"radii must be in [0, 1], not {radii}")
-        if allowed is not None and (allowed.shape != (self.n,) or allowed.dtype != np.bool_):
-            raise ValueError(
-                f"allowed must be {self.n} booleans, not {allowed.dtype} {allowed.shape}"
-            )
-        if self.alive is not None:
-            allowed = self.alive if allowed is None else allowed & self.alive
+        if isinstance(allowed, np.ndarray):
+            allowed = self.allow(allowed)
+        if allowed is None:
+            allowed = self._all
         if self.metric == "cosine":
             queries = unit(queries)
         barred = np.full(len(queries), -1) if excluded is None else np.asarray(excluded, np.int64)
         scores, rows, targets = [], [], []
-        for segment, first in zip(self.segments, self.first):
-            own = None if allowed is None else allowed[first : first + segment.n]
+        for i, (segment, first) in enumerate(zip(self.segments, self.first)):
+            own = None if allowed is None else allowed[i]
             score, place = segment.best(
                 queries, k, barred, allowed=own, radii=radii, by_target=by_target
             )

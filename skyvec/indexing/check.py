@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec import sky
+from skyvec.index.certified import Allowed
 from skyvec.index.kernels import score_all
 from skyvec.index.probing import recall_of
 from skyvec.indexing.survey import SurveyIndex
@@ -73,16 +74,18 @@ def check(
     truth = asked.answers(None, 1.0)
     _prove(opened, asked, truth)
     radii = float(opened.facts["radii"])
-    yield asked.measure("exact", "none", None, truth, 1.0)
+    yield asked.measure("exact", "none", None, len(everything), truth, 1.0)
     if radii < 1:
-        yield asked.measure("approximate", "none", None, truth, radii)
+        yield asked.measure("approximate", "none", None, len(everything), truth, radii)
     default = 1.0 if opened.facts["way"] == "exact" else radii
     for name, make in _filters(opened, rng, everything):
         start = time.perf_counter()
         mask = make()
+        allowed = opened.index.allow(mask)
         spent = 1e3 * (time.perf_counter() - start)
-        truth = asked.answers(mask, 1.0)
-        yield asked.measure(opened.facts["way"], name, mask, truth, default, spent)
+        left = int(mask.sum())
+        truth = asked.answers(allowed, 1.0)
+        yield asked.measure(opened.facts["way"], name, allowed, left, truth, default, spent)
 
 
 class _Asked:
@@ -97,9 +100,9 @@ class _Asked:
     ) -> None:
         self.opened, self.rows, self.vectors, self.k = opened, rows, vectors, k
 
-    def answers(self, mask: NDArray[np.bool_] | None, radii: float) -> NDArray[np.int64]:
+    def answers(self, allowed: list[Allowed] | None, radii: float) -> NDArray[np.int64]:
         """Rows found for all queries together; each may find itself, so one more is asked for."""
-        found = self.opened.index.search(self.vectors, self.k + 1, allowed=mask, radii=radii)
+        found = self.opened.index.search(self.vectors, self.k + 1, allowed=allowed, radii=radii)
         return self.without_themselves(found.rows)
 
     def without_themselves(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -113,7 +116,8 @@ class _Asked:
         self,
         way: str,
         name: str,
-        mask: NDArray[np.bool_] | None,
+        allowed: list[Allowed] | None,
+        left: int,
         truth: NDArray[np.int64],
         radii: float,
         filter_ms: float = float("nan"),
@@ -122,13 +126,14 @@ class _Asked:
         found, seconds = [], []
         for i in [*range(min(WARM, len(self.rows))), *range(len(self.rows))]:
             start = time.perf_counter()
-            answer = index.search(self.vectors[i : i + 1], self.k + 1, allowed=mask, radii=radii)
+            answer = index.search(
+                self.vectors[i : i + 1], self.k + 1, allowed=allowed, radii=radii
+            )
             seconds.append(time.perf_counter() - start)
             found.append(answer.rows[0])
         warm = min(WARM, len(self.rows))
         recall = recall_of(truth, self.without_themselves(np.array(found[warm:])))
         p50, p90 = 1e3 * np.quantile(seconds[warm:], [0.5, 0.9])
-        left = len(self.opened) if mask is None else int(mask.sum())
         return Measured(way, name, left, recall, float(p50), float(p90), filter_ms)
 
 

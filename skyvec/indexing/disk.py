@@ -44,6 +44,9 @@ KINDS: dict[str, type[np.generic]] = {
     "fine": np.uint8,
     "bias": np.float32,
 }
+CHUNK = 1_000_000
+"""Numbers of a column looked at together."""
+
 CHECKPOINT = 64
 """Groups of cells laid out between two notes of how far the second walk has come."""
 
@@ -347,17 +350,36 @@ class _Writers:
 
 
 def _finish(folder: Path, metric: str) -> None:
-    rows = mapped(folder / "rows.bin", np.int64)
-    real = np.flatnonzero(rows >= 0)
-    place = np.empty(len(real), np.uint32)
-    place[rows[real]] = real
-    dump(folder / PLACES, place)
-    target = np.array(mapped(folder / "target.bin", np.int64)[real])
-    target.sort()
-    n_targets = int(1 + np.count_nonzero(np.diff(target)))
-    index = CertifiedIndex.of(_store(folder), metric, n_targets=n_targets, place=place)
-    facts = {"metric": metric, "n": len(place), "n_targets": n_targets}
+    n = _write_places(folder)
+    n_targets = _count_targets(folder)
+    # last, when nothing else is in memory: measuring maps most of the files
+    index = CertifiedIndex.of(
+        _store(folder), metric, n_targets=n_targets, place=mapped(folder / PLACES, np.uint32)
+    )
+    facts = {"metric": metric, "n": n, "n_targets": n_targets}
     store.write_json(folder / FACTS, {**facts, "plan": index.plan._asdict()})
+
+
+def _write_places(folder: Path) -> int:
+    """Write the place of each row; gives their number."""
+    rows = np.fromfile(folder / "rows.bin", np.int64)
+    place = np.empty(int(np.count_nonzero(rows >= 0)), np.uint32)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        real = np.flatnonzero(part >= 0)
+        place[part[real]] = real + start
+    dump(folder / PLACES, place)
+    return len(place)
+
+
+def _count_targets(folder: Path) -> int:
+    target = np.fromfile(folder / "target.bin", np.int64)
+    target.sort()
+    first = int(np.searchsorted(target, 0))  # padding has negative codes
+    return 1 + sum(
+        int(np.count_nonzero(np.diff(target[max(first, start) : start + CHUNK + 1])))
+        for start in range(first - first % CHUNK, len(target), CHUNK)
+    )
 
 
 def _store(folder: Path) -> kernels.Store:

@@ -25,31 +25,33 @@ def code_of(names: Iterable[str]) -> NDArray[np.int64]:
     return np.frombuffer(digests, np.int64) & np.int64(2**63 - 1)
 
 
-def write_names(folder: Path, survey: Path, model: str, files: Sequence[str]) -> None:
-    """Write the names of a segment's rows, shard by shard, with what finds them again."""
+def write_names(folder: Path, survey: Path, model: str, files: Sequence[str], n: int) -> None:
+    """Write the names of a segment's n rows, shard by shard, with what finds them again."""
     if (folder / SKY_ROWS).exists():
         return
-    keys, cells = [], []
     schema = pa.schema(
         [("id", pa.string()), ("target", pa.string()), ("ra", pa.float64()), ("dec", pa.float64())]
     )
+    keys, cells = np.empty(n, np.int64), np.empty(n, np.int64)
 
     def write(temporary: Path) -> None:
+        first = 0
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
             for name in files:
                 table = store.read_latent_columns(survey, model, name, COLUMNS).cast(schema)
-                keys.append(code_of(table["id"].to_pylist()))
+                end = first + len(table)
+                keys[first:end] = code_of(table["id"].to_pylist())
                 place = (table[axis].to_numpy() for axis in ("ra", "dec"))
-                cells.append(sky.healpix_cell(*place))
+                cells[first:end] = sky.healpix_cell(*place)
                 file.write_table(table)
+                first = end
 
     store.write_atomic(folder / NAMES, write)
-    dump(folder / KEYS, np.concatenate(keys))
-    cell = np.concatenate(cells)
-    order = np.argsort(cell, kind="stable")
-    order = order[cell[order] >= 0]
-    dump(folder / SKY, cell[order])
-    dump(folder / SKY_ROWS, order.astype(np.uint32))
+    dump(folder / KEYS, keys)
+    order = np.argsort(cells, kind="stable").astype(np.uint32)
+    order = order[np.count_nonzero(cells < 0) :]  # no place is cell -1
+    dump(folder / SKY, cells[order])
+    dump(folder / SKY_ROWS, order)
 
 
 class Names:

@@ -32,6 +32,9 @@ INDEX, DELETED, PLANNED = "index.json", "deleted.u32", "shards.json"
 EXACT_UP_TO = 2_000_000
 """So many vectors are searched exactly in milliseconds."""
 
+FEW_BANNED = 200
+"""So many rows that must not answer are asked for in addition and dropped."""
+
 RECALL, RECALL_AT = 0.99, 10
 """Wanted of an approximate search: share of so many true neighbours."""
 
@@ -79,6 +82,7 @@ def build(
     files = [shard["file"] for shard in waiting]
 
     def column(i: int, name: str) -> pa.ChunkedArray:
+        pa.default_memory_pool().release_unused()  # of the part before
         return store.read_latent_columns(survey, model, files[i], [name])[name]
 
     write_segment(
@@ -90,8 +94,9 @@ def build(
         threads=threads,
         tell=tell,
     )
-    write_names(segment, survey, model, files)
     rows = sum(shard["rows"] for shard in waiting)
+    write_names(segment, survey, model, files, rows)
+    pa.default_memory_pool().release_unused()
     facts["segments"].append({"folder": segment.name, "rows": rows, "shards": waiting})
     facts["n"] = sum(part["rows"] for part in facts["segments"])
     if rows == max(part["rows"] for part in facts["segments"]):
@@ -370,6 +375,8 @@ class SurveyIndex:
         """
         if combine not in COMBINE:
             raise ValueError(f"unknown combine {combine!r}; choose from {', '.join(COMBINE)}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
         names, vectors, own = self._read(queries)
         banned = [self._banned(rows, exclude_same_target, apart) for rows in own]
         others = [self._rows_of_target(name) for name in exclude_targets]
@@ -380,13 +387,19 @@ class SurveyIndex:
             vectors, banned = middle.astype(np.float32), banned[:1]
         is_exact = self.facts["way"] == "exact" if exact is None else exact
         radii = 1.0 if is_exact else float(self.facts["radii"])
+        prepared = None if among is None else self.index.allow(among)
         found = []
         for vector, bans in zip(vectors, banned):
-            out = np.concatenate([bans, *others]).astype(np.int64)
-            answer = self.index.search(
-                vector[None], k, allowed=self._allowed(among, out), radii=radii
-            )
-            keep = answer.rows[0] >= 0
+            out = np.unique(np.concatenate([bans, *others]).astype(np.int64))
+            if len(out) > FEW_BANNED:  # a filter of its own, else they are dropped afterwards
+                mask = np.ones(len(self), bool) if among is None else among.copy()
+                mask[out] = False
+                answer = self.index.search(vector[None], k, allowed=mask, radii=radii)
+            else:
+                answer = self.index.search(
+                    vector[None], k + len(out), allowed=prepared, radii=radii
+                )
+            keep = np.flatnonzero((answer.rows[0] >= 0) & ~np.isin(answer.rows[0], out))[:k]
             found.append((answer.similarity[0, keep], answer.rows[0, keep]))
         if combine != "each":
             found = [best_of_all(found, k)]
@@ -421,13 +434,6 @@ class SurveyIndex:
         if apart > 0 and np.isfinite([ra[0], dec[0]]).all():
             banned.append(np.flatnonzero(self.cone(float(ra[0]), float(dec[0]), apart)))
         return np.unique(np.concatenate(banned))
-
-    def _allowed(self, among: Mask | None, out: NDArray[np.int64]) -> Mask | None:
-        if among is None and not len(out):
-            return None
-        allowed = np.ones(len(self), bool) if among is None else among.copy()
-        allowed[out] = False
-        return allowed
 
     def _answer(
         self, names: list[str], found: list[tuple[Floats, NDArray[np.int64]]]
