@@ -134,7 +134,7 @@ def asinh(pixels: Pixels) -> Pixels:
     centred, scale = _centred(pixels)
     x = centred / scale
     # log(|x| + sqrt(x^2 + 1)): numpy has fast forms of these, but none of arcsinh
-    away = np.abs(x)
+    away = np.minimum(np.abs(x), np.float32(1e18))  # whose square float32 can hold
     root = away * away
     root += 1
     np.sqrt(root, out=root)
