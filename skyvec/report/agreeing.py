@@ -14,7 +14,7 @@ from skyvec.index.exact import unit
 from skyvec.report import pictures
 from skyvec.report.answers import checked_latents
 from skyvec.report.gridded import check_light, choose_band, find_series
-from skyvec.report.remember import Answer, remember
+from skyvec.report.remember import Answer, TooFewObjects, remember
 
 SAMPLE = 1000
 QUERIES = 200
@@ -46,7 +46,8 @@ def agree(
 
     Raises:
         StoreError: The survey does not hold light curves.
-        ValueError: Fewer than 20 objects can be compared, or an unknown band.
+        TooFewObjects: Fewer than 20 objects can be compared.
+        ValueError: An unknown band, or a sample of fewer than 20.
     """
     check_light(survey, "agreement with other measures")
     if sample < LEAST:
@@ -76,7 +77,7 @@ def _compare(
     series = find_series(survey, latents.id[rows].tolist(), band)
     rows, values = rows[series.usable], series.values[series.usable]
     if len(rows) < LEAST:
-        raise ValueError(
+        raise TooFewObjects(
             f"only {len(rows)} objects of {survey} have five points in band {band}; "
             f"{LEAST} are needed"
         )

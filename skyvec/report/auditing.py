@@ -15,7 +15,7 @@ from skyvec.analysis.audit import LEVEL, audit, draw_targets
 from skyvec.prep.nuisances import image_nuisances, light_nuisances
 from skyvec.report import pictures
 from skyvec.report.answers import checked_latents, label_column, labels_of
-from skyvec.report.remember import Answer, remember
+from skyvec.report.remember import Answer, TooFewObjects, remember
 from skyvec.schema import Catalog, Latents, Strings
 
 SAMPLE = 2000
@@ -75,7 +75,8 @@ def audit_survey(
         by_chance, p, p_holm, carried, by_class, p_beyond_class, objects; and the picture.
 
     Raises:
-        ValueError: A column that is not there, a sample of fewer than 50, or nothing to ask.
+        TooFewObjects: There is nothing to ask about.
+        ValueError: A column that is not there, or a sample of fewer than 50.
     """
     if sample < 50:
         raise ValueError(f"sample must be at least 50 objects, not {sample}")
@@ -115,7 +116,7 @@ def _ask(
     asked = nuisances(survey, latents, catalog, columns)
     rows = audit(latents, asked, rng, kinds=kinds, most=sample)
     if not rows:
-        raise ValueError(
+        raise TooFewObjects(
             f"{survey} has fewer than 50 objects of {model!r}, or nothing differs between them; "
             "there is nothing to ask about"
         )

@@ -13,11 +13,22 @@ from matplotlib.figure import Figure
 
 from skyvec import __version__, checkpoint, store
 from skyvec.prep.codes import BASELINES
-from skyvec.report import answers, baselines, charts, galleries, page, pictures, searching
+from skyvec.report import (
+    agreeing,
+    answers,
+    auditing,
+    baselines,
+    charts,
+    galleries,
+    page,
+    pictures,
+    reasons,
+    searching,
+)
 from skyvec.report.atlas import N_MARKED, draw_map, xy
 from skyvec.report.facts import survey_facts
 from skyvec.report.page import Section
-from skyvec.report.remember import Answer
+from skyvec.report.remember import Answer, TooFewObjects
 
 N_ODDEST = 20
 N_CLUSTERS = 12
@@ -112,6 +123,8 @@ def report(
         _samples_section(material),
         _oddest_section(material, labels),
         _search_section(material, examples),
+        _agree_section(material, seed),
+        _audit_section(material, column, seed),
         _reconstruction_section(material),
         _sky_section(material),
         _recipe_section(material),
@@ -301,12 +314,16 @@ def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     if labels is not None:
         by_id = dict(zip(material.map.table["id"].to_pylist(), labels.tolist()))
         table = table.append_column("class", pa.array([by_id[i] for i in ids], pa.string()))
+    why = reasons.short_reasons(material.survey, material.model, ids, k=k)
+    table = table.append_column("why", pa.array(why, pa.string()))
     return Section(
         "outliers",
         "Most dissimilar",
         f"Each object once, ranked by cosine similarity to its nearest other object number {k}, "
         "lowest first. Density is that of the place against its surroundings: 1 = as dense, "
-        "far below 1 = alone beside a dense group.",
+        "far below 1 = alone beside a dense group. Why: the direction in which the code stands "
+        "out, if one does; the part without which the object would be less odd, if it is one "
+        "part; and the nearest object that is not odd. `skyvec explain ID` says more.",
         body + page.table(table),
     )
 
@@ -338,6 +355,50 @@ def _search_section(material: _Material, examples: int) -> Section | None:
         "Example searches",
         "The query in red, its nearest neighbours among the other targets in black.",
         body,
+    )
+
+
+def _agree_section(material: _Material, seed: int) -> Section | None:
+    if store.survey_kind(material.survey) != "lightcurves":
+        return None
+    try:
+        answer, _ = agreeing.agree(material.survey, material.model, seed=seed)
+    except TooFewObjects:
+        return None
+    figure = agreeing.agreement_picture(answer.table)
+    caption = "What neighbours by code have in common with neighbours by curve; bands are 95 %."
+    shown = agreeing.at_depth(answer.table)
+    return Section(
+        "agree",
+        "The code beside other measures",
+        "Neighbours by code against neighbours by the curves themselves (band "
+        f"{answer.facts['band']}, each curve on its own span and scale), among "
+        f"{answer.facts['objects']:,} objects drawn at random. The code need not agree: what "
+        "repeats at another phase is alike to it, and not to the correlation.",
+        material.draw("agree", figure, caption) + page.table(shown),
+    )
+
+
+def _audit_section(material: _Material, column: str, seed: int) -> Section | None:
+    try:
+        answer, _ = auditing.audit_survey(material.survey, material.model, label=column, seed=seed)
+    except TooFewObjects:
+        return None
+    figure = auditing.audit_picture(answer.table)
+    body = material.draw("audit", figure, "What the ten nearest neighbours tell, and chance.")
+    within = (
+        " Where the classes alone would tell as much (by_class), it is no fault of the code."
+        if answer.facts["label"]
+        else ""
+    )
+    return Section(
+        "audit",
+        "What the code should not follow",
+        "Noise, sampling, camera and place: told is what the neighbours of an object tell of it, "
+        "0 = nothing, 1 = all, with its 95 % interval; p is the share of shuffled values that "
+        "tell as much, p_holm the same for all questions together. With many objects even "
+        f"little is certain: look at how much is told first.{within}",
+        body + page.table(answer.table),
     )
 
 

@@ -299,10 +299,15 @@ def _draw(
 ) -> None:
     draw_curve(axes, curves, row, colour=colour, columns=columns)
     if model is not None:
-        for code in np.unique(model.band):
-            own = model.band == code
-            line = _line(model.time[own], model.value[own], columns)
-            axes.plot(*line, color=MODEL_COLOUR, lw=1.1, alpha=0.9, zorder=3)
+        draw_model(axes, model, columns=columns)
+
+
+def draw_model(axes: Axes, model: Model, *, columns: int = 260) -> None:
+    """Draw a decoded curve as a line that stops at pauses."""
+    for code in np.unique(model.band):
+        own = model.band == code
+        line = _line(model.time[own], model.value[own], columns)
+        axes.plot(*line, color=MODEL_COLOUR, lw=1.1, alpha=0.9, zorder=3)
 
 
 def _draw_folded(

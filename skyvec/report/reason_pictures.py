@@ -57,6 +57,12 @@ def _tint(gain: float, largest: float) -> tuple[str, float]:
     return colour, 0.45 * abs(gain) / max(largest, 1e-9)
 
 
+def _largest(answer: Answer, gains: dict[str, float]) -> float:
+    """Gain of full colour: the largest, or half of what would make an odd object usual."""
+    place = answer.table.to_pylist()[0]
+    return max([*(abs(gain) for gain in gains.values()), (place["beside"] - place["value"]) / 2])
+
+
 def _caption(answer: Answer) -> str:
     is_pair = "other" in answer.facts
     told = "blue: parts that make them alike" if is_pair else "red: parts that make it odd"
@@ -77,15 +83,12 @@ def _curves_picture(survey: Path, model: str, answer: Answer) -> Figure:
     for i, axes in enumerate(panels):
         pictures.draw_curve(axes, ready, i, colour=pictures.BEHIND if models else pictures.INK)
         if models is not None:
-            for code in np.unique(models[i].band):
-                own = models[i].band == code
-                time, value = models[i].time[own], models[i].value[own]
-                axes.plot(time, value, color=pictures.MODEL_COLOUR, lw=0.9, zorder=3)
+            pictures.draw_model(axes, models[i])
         axes.set_title(ids[i], fontsize=8, color=pictures.INK, loc="left")
         pictures.quiet(axes)
     panels[0].set_title(_caption(answer), fontsize=8, color=pictures.QUERY_COLOUR, loc="left")
     gains = _gains(answer.table)
-    largest = max((abs(gain) for gain in gains.values()), default=0.0)
+    largest = _largest(answer, gains)
     own = slice(int(ready.offsets[0]), int(ready.offsets[1]))
     edge = float(ready.time[own][-1]) / PARTS
     for name, gain in gains.items():
@@ -119,7 +122,7 @@ def _images_picture(survey: Path, answer: Answer) -> Figure:
         colours=[pictures.QUERY_COLOUR] * 2 + [pictures.INK] * (len(ids) - 1),
     )
     gains = _gains(answer.table)
-    largest = max((abs(gain) for gain in gains.values()), default=0.0)
+    largest = _largest(answer, gains)
     shade = np.zeros((TILES, TILES, 4))
     for name, gain in gains.items():
         y, x = (int(word.split()[1]) - 1 for word in name.split(", "))

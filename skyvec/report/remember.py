@@ -22,6 +22,10 @@ from skyvec import __version__, store
 RECIPE = "recipe.json"
 
 
+class TooFewObjects(ValueError):
+    """There are too few objects for an answer that means something."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a question to a survey gave.
