@@ -105,8 +105,8 @@ def prepare_pair(
         reference: The same shape, on the same grid but for a shift.
         saturation: [counts] at and above which a pixel is full; by default 0.95 of the highest,
             if several pixels are there.
-        gain: [electrons per count]; from the background's noise if not given, as if it were all
-            the sky's.
+        gain: [electrons per count]; if not given, from the background's level and noise, as if
+            it were all the sky's. Of a frame whose sky was taken off, infinite: give it.
         box: [px] of the background's mesh.
 
     Raises:
@@ -137,7 +137,8 @@ def prepare_pair(
         aligned = moved(images[1], dx, dy)
     scale = _scale(images[0], aligned, noises[0], stars)
     if gain is None:
-        gain = max(levels[0], 1.0) / noises[0] ** 2
+        # a frame whose sky was taken off before does not tell; then photons are left out
+        gain = levels[0] / noises[0] ** 2 if levels[0] > 10 * noises[0] else np.inf
     rest = _scatter(images[0], aligned, stars)
     return Pair(
         images[0],
