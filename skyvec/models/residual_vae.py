@@ -47,7 +47,7 @@ class ResidualVae(nn.Module):
         bands: int = 3,
         latent: int = 40,
         size: int = 64,
-        width: int = 24,
+        width: int = 16,
         k: float = 1.0,
         warm_up: int = 200,
     ) -> None:
