@@ -536,7 +536,7 @@ def _tables(
             np.array([item.exposure for item in triplets], dtype=np.str_),
             catalog.target,
         )
-    return catalog, _curves(ids, [item for item in objects if isinstance(item, Segment)])
+    return catalog, light_curves([item for item in objects if isinstance(item, Segment)])
 
 
 def _stack(ids: np.ndarray, cutouts: Sequence[Cutout]) -> Images:
@@ -552,7 +552,9 @@ def _stack(ids: np.ndarray, cutouts: Sequence[Cutout]) -> Images:
     )
 
 
-def _curves(ids: np.ndarray, segments: Sequence[Segment]) -> LightCurves:
+def light_curves(segments: Sequence[Segment]) -> LightCurves:
+    """Put the light curves of segments of one flux unit one after the other."""
+    ids = np.array([segment.id for segment in segments], dtype=np.str_)
     bands = tuple(dict.fromkeys(band for segment in segments for band in segment.bands))
     code = {names: _codes(names, bands) for names in {segment.bands for segment in segments}}
     offsets = np.zeros(len(segments) + 1, np.int64)

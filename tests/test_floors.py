@@ -11,7 +11,7 @@ FLOORS = [  # ground first; a room may import rooms on floors below, and files o
     {"store", "io", "sim", "prep", "models", "index"},
     {"ingest", "publish", "batches", "checkpoint", "analysis"},
     {"train", "encode", "indexing"},
-    {"realbogus"},
+    {"realbogus", "catalogues"},
     {"serve", "night", "studies", "report"},
     {"cli"},
 ]

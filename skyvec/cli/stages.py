@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,9 +86,8 @@ def ingest(
 ) -> None:
     """Read files into a survey: light curves, or images of objects.
 
-    Light curves come in TESS and Kepler FITS, Parquet, CSV, ECSV and VOTable; images in FITS,
-    JPEG, PNG, and as tensors in Parquet and HDF5.
-
+    Light curves come in TESS and Kepler FITS, Parquet, CSV, ECSV, VOTable and HATS
+    catalogues; images in FITS, JPEG, PNG, and as tensors in Parquet and HDF5.
 
     What cannot be taken becomes a row in rejects/ with its reason. Run again it goes on where it
     was stopped; more files can be added at any time.
@@ -188,18 +187,69 @@ def encode(
     name: Annotated[str, typer.Argument(help="Name of a trained model of the survey.")],
     survey: Survey,
     threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A Dask cluster: tcp://HOST:8786, or local.", show_default=False),
+    ] = None,
+    hats: Annotated[
+        Path | None,
+        typer.Option(
+            help="Encode this HATS catalogue instead, with a model of the survey.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", "-c", help="Of --hats: ROLE=NAME, as in ingest.", show_default=False
+        ),
+    ] = None,
+    time_format: Annotated[str, typer.Option(help="Of --hats: as in ingest.")] = "",
+    value: Annotated[str, typer.Option(help="Of --hats: mag or flux, as in ingest.")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Of --hats: folder to make.", show_default=False),
+    ] = None,
 ) -> None:
     """Turn every light curve of a survey into its vector.
 
     Only what this model has not encoded yet is encoded; new objects can be added at any time. The
     names statistics and features stand for the two hand-crafted codes, which need no training.
+
+    With --hats the light curves of a HATS catalogue are encoded partition by partition, and the
+    vectors written as another one to --out. With --scheduler workers of a Dask cluster encode,
+    which must see the same folders; the vectors are the same.
     """
+    if (hats is None) != (out is None):
+        raise ValueError("--hats and --out go together: what to encode, and where to write it")
     # late: torch would slow `--help` down
+    if hats is not None and out is not None:
+        from skyvec.catalogues import encode_hats
+        from skyvec.store import model_folder
+
+        options: dict[str, Any] = {
+            "columns": _pairs(columns or []),
+            "time": time_format,
+            "values": value,
+        }
+        with bar("encoding") as progress:
+            rows, refused = encode_hats(
+                model_folder(survey, name),
+                hats,
+                out,
+                scheduler=scheduler,
+                progress=progress,
+                **options,
+            )
+        say(f"{rows:,} rows in {out}; {refused:,} of them refused, see their column `reject`")
+        return
     from skyvec.encode import encode as encode_survey
     from skyvec.store import latents_folder
 
     with bar("encoding") as progress:
-        done = encode_survey(survey, name, progress=progress, threads=threads or None)
+        done = encode_survey(
+            survey, name, progress=progress, threads=threads or None, scheduler=scheduler
+        )
     say(f"encoded {done:,} segments now; the vectors lie in {latents_folder(survey, name)}")
 
 

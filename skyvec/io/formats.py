@@ -50,6 +50,21 @@ def open_table(path: Path) -> Opened:
     return _open_csv(path) if name.endswith(CSV) else _open_astropy(path, name)
 
 
+def opened_table(table: pa.Table) -> Opened:
+    """A table in memory as one that is walked through in parts."""
+    flat = table.flatten()
+    lists = [c for c in flat.columns if pa.types.is_list(c.type) or pa.types.is_large_list(c.type)]
+    n_values = max((pc.sum(pc.list_value_length(c)).as_py() or 0 for c in lists), default=0)
+    rows = max(1, BATCH_POINTS * flat.num_rows // max(n_values, flat.num_rows, 1))
+
+    def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
+        chosen = flat.select(list(columns))
+        for first in range(0, chosen.num_rows, rows):
+            yield chosen.slice(first, rows)
+
+    return Opened(flat.schema, {}, parts)
+
+
 def _open_parquet(path: Path) -> Opened:
     with pq.ParquetFile(path) as file:
         meta = file.metadata

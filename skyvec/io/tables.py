@@ -29,6 +29,7 @@ from skyvec.io.formats import (
     Opened,
     numbers,
     open_table,
+    opened_table,
     whole,
 )
 from skyvec.io.segments import MAX_POINTS, RefusedError, Segment, admit
@@ -116,6 +117,7 @@ def read(
     values: str = "",
     bands: Sequence[str] = (),
     max_points: int = MAX_POINTS,
+    table: pa.Table | None = None,
 ) -> Iterator[Segment | Reject]:
     """Read the segments of a table, in the order of the file.
 
@@ -129,6 +131,7 @@ def read(
         values: ``mag`` or ``flux``, with a unit in brackets where known: ``flux (nJy)``.
         bands: Names of the codes 0, 1, ... in the column of bands.
         max_points: A curve with more usable points is refused.
+        table: Read this instead of the file, whose path is then only a name.
 
     Yields:
         Segments, and a reject for each row (or for the rest of the file) that cannot be taken.
@@ -139,7 +142,7 @@ def read(
     check(columns=columns, time=time, values=values)
     row = 0
     try:
-        opened = open_table(path)
+        opened = open_table(path) if table is None else opened_table(table)
         if set(PUBLISHED) <= set(opened.schema.names) and not (columns or time or values or bands):
             yield from _published(path, opened, max_points)
             return
