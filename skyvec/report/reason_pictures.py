@@ -12,7 +12,7 @@ from skyvec.encode import reconstruct
 from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import prepare
 from skyvec.report import galleries, images, pictures
-from skyvec.report.reasons import PARTS, TILES
+from skyvec.report.reasons import GAIN, PARTS, TILES
 from skyvec.report.remember import Answer
 
 RAISED = "#CC3311"
@@ -60,7 +60,8 @@ def _tint(gain: float, largest: float) -> tuple[str, float]:
 def _largest(answer: Answer, gains: dict[str, float]) -> float:
     """Gain of full colour: the largest, or half of what would make an odd object usual."""
     place = answer.table.to_pylist()[0]
-    return max([*(abs(gain) for gain in gains.values()), (place["beside"] - place["value"]) / 2])
+    enough = GAIN if "other" in answer.facts else (place["beside"] - place["value"]) / 2
+    return max([*(abs(gain) for gain in gains.values()), enough])
 
 
 def _caption(answer: Answer) -> str:
