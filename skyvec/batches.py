@@ -457,7 +457,8 @@ def frames(pixels: NDArray[np.float32]) -> Frames:
         The batch; NaN became 0 and is marked so in the mask.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
-    return Frames(tensor.nan_to_num(0.0), ~tensor.isnan())
+    measured = ~tensor.isnan()
+    return Frames(tensor.where(measured, 0.0), measured)
 
 
 @contextmanager

@@ -6,9 +6,12 @@ without a point in the model's bands, or an image without a measured pixel, gets
 constant curve whatever the model makes of zeros. A vector of zeros has no cosine to any other.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +57,7 @@ from skyvec.store import (
 CHUNK_POINTS = 2_000_000
 """Raw points prepared at a time: a few hundred MB of working memory."""
 
-CHUNK_PIXELS = 8_000_000
+CHUNK_PIXELS = 4_000_000
 """Raw pixels prepared at a time: a hundred MB of working memory."""
 
 IMAGE_BATCH = 128
@@ -170,12 +173,10 @@ def encode_shard(
         report: Called with the number of segments of each chunk as it is finished.
     """
     vectors, errors = [], []
+    parts: Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]]]]
     if survey_kind(survey) == "images":
         catalog, images = read_objects(survey, file, Images)
-        parts = (
-            (rows.stop - rows.start, encode_images(checkpoint, images.take(rows)))
-            for rows in _image_chunks(images)
-        )
+        parts = _image_parts(checkpoint, images)
     else:
         catalog, curves = read_objects(survey, file)
         parts = (
@@ -365,16 +366,26 @@ def encode_images(
     Raises:
         ValueError: The images are too small, or lack a band.
     """
-    name, data = checkpoint.recipe["model"]["name"], checkpoint.recipe["data"]
-    pixels = prepare_images(images, **{key: data[key] for key in PREPARED_BY})
+    return _encode_prepared(checkpoint, _prepare_images(checkpoint, images))
+
+
+def _prepare_images(checkpoint: Checkpoint, images: Images) -> NDArray[np.float32]:
+    data = checkpoint.recipe["data"]
+    return prepare_images(images, **{key: data[key] for key in PREPARED_BY})
+
+
+def _encode_prepared(
+    checkpoint: Checkpoint, pixels: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    name = checkpoint.recipe["model"]["name"]
     is_seen = ~np.isnan(pixels).all(axis=(1, 2, 3))
-    errors = np.full(len(images), np.nan, np.float32)
+    errors = np.full(len(pixels), np.nan, np.float32)
     if name in BASELINES:
         coded = checkpoint.model.transform(BASELINES[name].measure(pixels)).vectors
         coded[~is_seen] = 0
         return coded, errors
     model = checkpoint.model
-    vectors = np.zeros((len(images), model.latent), np.float32)
+    vectors = np.zeros((len(pixels), model.latent), np.float32)
     rows = np.flatnonzero(is_seen)
     with torch.inference_mode():
         for start in range(0, len(rows), IMAGE_BATCH):
@@ -420,7 +431,7 @@ def reconstruct_images(checkpoint: Checkpoint, images: Images) -> tuple[Images, 
     name, data = checkpoint.recipe["model"]["name"], checkpoint.recipe["data"]
     if name in BASELINES or not reconstructs(checkpoint.model):
         raise ValueError(f"{checkpoint.name!r} draws nothing; choose a model that reconstructs")
-    pixels = prepare_images(images, **{key: data[key] for key in PREPARED_BY})
+    pixels = _prepare_images(checkpoint, images)
     drawn = np.empty_like(pixels)
     with torch.inference_mode():
         for start in range(0, len(images), IMAGE_BATCH):
@@ -524,6 +535,22 @@ def _chunks(curves: LightCurves) -> Iterator[NDArray[np.int64]]:
         last = min(max(last, first + 1), len(curves))
         yield np.arange(first, last)
         first = last
+
+
+def _image_parts(
+    checkpoint: Checkpoint, images: Images
+) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+    """Vectors and errors chunk by chunk; the next chunk is prepared while one is encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[NDArray[np.float32]]] = deque()
+        chunks = _image_chunks(images)
+        for rows in islice(chunks, 2):
+            waiting.append(pool.submit(_prepare_images, checkpoint, images.take(rows)))
+        while waiting:
+            pixels = waiting.popleft().result()
+            for rows in islice(chunks, 1):
+                waiting.append(pool.submit(_prepare_images, checkpoint, images.take(rows)))
+            yield len(pixels), _encode_prepared(checkpoint, pixels)
 
 
 def _image_chunks(images: Images) -> Iterator[slice]:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skyvec import store
 from skyvec.report import answers, baselines
+from skyvec.schema import Catalog
 from skyvec.sim.lightcurves import ODDITY
 
 N_ODDEST = 20
@@ -15,7 +17,8 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     """Say how well a simulated survey's truth was found again, from answers that are stored.
 
     Args:
-        survey: A survey with classes, among them the planted oddities.
+        survey: A survey with classes, among them the planted oddities; of galaxies those are the
+            images with an artefact.
         model: Name of the model.
         seed: Of the probe.
 
@@ -26,7 +29,7 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     column = answers.label_column(catalog, None)
     said = []
     ranked = np.array(answers.outliers(survey, model).table["target"].to_pylist(), np.str_)
-    planted = catalog.target[catalog.columns[column].astype(np.str_) == ODDITY]
+    planted = catalog.target[_is_planted(catalog, column)]
     rank = np.flatnonzero(np.isin(ranked, planted)) + 1
     share = 100 * float(np.median(rank)) / len(ranked) if len(rank) else float("nan")
     said.append(
@@ -50,3 +53,9 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
         f"{rows[0]['knn_f1']:.3f} (hand-crafted codes: {others})"
     )
     return said
+
+
+def _is_planted(catalog: Catalog, column: str) -> NDArray[np.bool_]:
+    if "artefact" in catalog.columns:
+        return np.asarray(catalog.columns["artefact"].astype(np.str_) != "")
+    return np.asarray(catalog.columns[column].astype(np.str_) == ODDITY)
