@@ -29,7 +29,7 @@ from skyvec.io.catalogues import is_side_table
 from skyvec.io.columns import description_path
 from skyvec.io.cutouts import Cutout
 from skyvec.io.segments import MAX_POINTS, Segment, Value
-from skyvec.io.stamps import Triplet
+from skyvec.io.stamps import Triplet, table_beside
 from skyvec.schema import FLUX_UNIT_RELATIVE, Catalog, Images, LightCurves, Reject, Stamps
 
 SHARD_POINTS = 4_000_000
@@ -221,6 +221,8 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         described = {description_path(Path(name)).name for name in names if _reader(name)}
+        tables = (table_beside(Path(place, name)) for name in names)
+        described |= {table.name for table in tables if table is not None}
         for name in sorted(names):
             if not name.startswith((".", "_")) and name not in described:
                 yield os.path.join(place, name)

@@ -50,6 +50,19 @@ def test_parquet_gives_what_was_put_in(tmp_path):
     np.testing.assert_array_equal(item.pixels, pixels)
 
 
+def test_lists_of_a_fixed_size_and_missing_pixels(tmp_path):
+    pixels = [cutouts(seed=i) for i in range(3)]
+    columns = {"candid": pa.array(["a", "b", "c"])}
+    for k, name in enumerate(("new", "reference", "difference")):
+        flat = np.concatenate([p[k].ravel() for p in pixels]).tolist()
+        flat[5] = None
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), 29 * 29)
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    items = list(stamps.read(tmp_path / "a.parquet"))
+    assert np.isnan(items[0].pixels[:, 0, 5]).all() and items[0].columns["n_missing"] == 3
+    np.testing.assert_array_equal(items[2].pixels, pixels[2])
+
+
 def test_what_cannot_be_taken_is_counted_with_its_reason(tmp_path):
     good, empty = cutouts(), cutouts()
     empty[2] = np.nan
@@ -104,6 +117,8 @@ def test_numpy_with_its_table(tmp_path, last):
     assert [item.columns["label"] for item in items] == ["bogus", "real", "real", "bogus"]
     assert {item.detector for item in items} == {"112"}
     np.testing.assert_array_equal(np.stack([item.pixels for item in items]), array)
+    counts = ingest(tmp_path / "survey", [tmp_path])  # the table is no source of its own
+    assert (counts.items, counts.segments) == (4, 4)
     (tmp_path / "params112.csv").write_text("object_type\nartifact\n")
     (reject,) = stamps.read(path)
     assert "has 1 rows" in reject.reason

@@ -171,8 +171,14 @@ def _middle(difference: NDArray[np.float32], whole: int) -> tuple[int, int]:
 
 def _place(image: NDArray[np.float32], side: int, at: tuple[int, int]) -> NDArray[np.float32]:
     half = side // 2
-    padded = np.pad(image, half, constant_values=np.nan)
-    return padded[at[0] : at[0] + side, at[1] : at[1] + side].copy()
+    square = np.full((side, side), np.nan, np.float32)
+    (height, width), top, left = image.shape, half - at[0], half - at[1]
+    low_y, low_x = max(top, 0), max(left, 0)
+    high_y, high_x = min(top + height, side), min(left + width, side)
+    square[low_y:high_y, low_x:high_x] = image[
+        low_y - top : high_y - top, low_x - left : high_x - left
+    ]
+    return square
 
 
 # --- the reader -------------------------------------------------------------------------------
@@ -183,7 +189,7 @@ def matches(path: Path) -> bool:
     name = path.name.lower()
     named = "stamp" in name or "triplet" in name
     if name.endswith(".npy"):
-        return named or (name.startswith("images") and _beside(path) is not None)
+        return named or (name.startswith("images") and table_beside(path) is not None)
     if name.endswith(FITS):
         return named
     if not name.endswith((".parquet", ".pq", ".parq")):
@@ -254,16 +260,32 @@ def _parquet(path: Path, size: int) -> Iterator[Triplet | Reject]:
     with pq.ParquetFile(path) as file:
         row = 0
         for batch in file.iter_batches(batch_size=256):
-            table = pa.Table.from_batches([batch])
-            pixels = {name: table[name] for name in STAMP_CHANNELS}
-            others = table.drop_columns([*STAMP_CHANNELS])
+            pixels = {name: _lists(batch.column(name)) for name in STAMP_CHANNELS}
+            others = pa.Table.from_batches([batch]).drop_columns([*STAMP_CHANNELS])
             for i, facts in enumerate(others.to_pylist()):
-                yield _row(path, row, facts, {c: pixels[c][i].as_py() for c in pixels}, size)
+                yield _row(path, row, facts, {name: pixels[name][i] for name in pixels}, size)
                 row += 1
 
 
+def _lists(column: pa.Array) -> list[np.ndarray | None]:
+    """Each row's pixels, None where a row has none; a missing pixel is NaN."""
+    if pa.types.is_fixed_size_list(column.type):
+        column = column.cast(pa.large_list(column.type.value_type))
+    values = column.values.to_numpy(zero_copy_only=False)
+    offsets = column.offsets.to_numpy()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    return [
+        values[low:high] if known else None
+        for low, high, known in zip(offsets[:-1], offsets[1:], there)
+    ]
+
+
 def _row(
-    path: Path, row: int, facts: dict[str, object], pixels: Mapping[str, object], size: int
+    path: Path,
+    row: int,
+    facts: dict[str, object],
+    pixels: Mapping[str, np.ndarray | None],
+    size: int,
 ) -> Triplet | Reject:
     key = _known(facts, _ID) or f"{path.stem}-{row:06d}"
     try:
@@ -272,12 +294,11 @@ def _row(
         for name, values in pixels.items():
             if values is None:
                 continue
-            flat = np.array(values, np.float64)  # None becomes NaN
-            if flat.size != shape[0] * shape[1]:
+            if values.size != shape[0] * shape[1]:
                 raise RefusedError(
-                    f"{flat.size} pixels of the {name} image are not {shape[0]} x {shape[1]}"
+                    f"{values.size} pixels of the {name} image are not {shape[0]} x {shape[1]}"
                 )
-            cutouts[name] = flat.reshape(shape)
+            cutouts[name] = values.reshape(shape)
         return _triplet(path, row, key, facts, cutouts, size)
     except RefusedError as error:
         return Reject(str(path), row, key, str(error))
@@ -285,11 +306,13 @@ def _row(
         return Reject(str(path), row, key, f"not readable: {' '.join(str(error).split())}")
 
 
-def _shape(facts: Mapping[str, object], pixels: Mapping[str, object]) -> tuple[int, int]:
+def _shape(
+    facts: Mapping[str, object], pixels: Mapping[str, np.ndarray | None]
+) -> tuple[int, int]:
     height, width = facts.get("height"), facts.get("width")
     if isinstance(height, int) and isinstance(width, int):
         return height, width
-    first = next((values for values in pixels.values() if isinstance(values, list)), [])
+    first = next((values for values in pixels.values() if values is not None), np.zeros(0))
     side = math.isqrt(len(first))
     if side * side != len(first) or not side:
         raise RefusedError("there are no columns of height and width, and the pixels no square")
@@ -357,8 +380,10 @@ def _number(facts: Mapping[str, object], names: tuple[str, ...]) -> float:
     return math.nan
 
 
-def _beside(path: Path) -> Path | None:
-    """The table that tells of the rows of an array."""
+def table_beside(path: Path) -> Path | None:
+    """The table that tells of the rows of a NumPy array of stamps, if there is one."""
+    if path.suffix.lower() != ".npy":
+        return None
     stem = path.stem
     for name in (f"{stem}.csv", f"params{stem[6:]}.csv" if stem.startswith("images") else ""):
         if name and (path.parent / name).is_file():
@@ -373,7 +398,7 @@ def _numpy(path: Path, size: int) -> Iterator[Triplet | Reject]:
             f"stamps have the shape (n, 3, y, x) or (n, y, x, 3), not {array.shape}"
         )
     last = array.shape[1] != 3
-    table = _beside(path)
+    table = table_beside(path)
     rows: list[dict[str, object]] = [{} for _ in range(len(array))]
     if table is not None:
         rows = pacsv.read_csv(table).to_pylist()
