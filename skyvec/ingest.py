@@ -258,8 +258,8 @@ def _read(work: _Work, options: Mapping[str, Any]) -> Iterator[Item]:
         if not work.done:
             suffix = Path(work.path).suffix or "no ending"
             reason = (
-                f"unknown type of file ({suffix}); FITS, JPEG, PNG, HDF5, Parquet, CSV, ECSV and "
-                "VOTable are read"
+                f"unknown type of file ({suffix}); FITS, JPEG, PNG, HDF5, Parquet, CSV, ECSV, "
+                "VOTable and Avro are read"
             )
             yield Reject(work.path, -1, "", reason)
         return

@@ -77,17 +77,18 @@ def ingest(
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option(help="Of images: keep the central N x N pixels; 0 = all.", min=0)
+        int, typer.Option(help="Of images, stamps: keep the central N x N pixels; 0 = all.", min=0)
     ] = 0,
     cut: Annotated[
         bool, typer.Option("--cut", help="Of mosaics: cut out the objects of the catalogue.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes that read files.", min=1)] = 1,
 ) -> None:
-    """Read files into a survey: light curves, or images of objects.
+    """Read files into a survey: light curves, images of objects, or stamps of detections.
 
     Light curves come in TESS and Kepler FITS, Parquet, CSV, ECSV, VOTable and HATS
-    catalogues; images in FITS, JPEG, PNG, and as tensors in Parquet and HDF5.
+    catalogues; images in FITS, JPEG, PNG, and as tensors in Parquet and HDF5; stamps in
+    alert packets (Avro: ZTF, LSST, WINTER), and as triplets in Parquet, NumPy and FITS.
 
     What cannot be taken becomes a row in rejects/ with its reason. Run again it goes on where it
     was stopped; more files can be added at any time.
