@@ -117,7 +117,7 @@ def _ask(
     draws: int,
     seed: int,
 ) -> tuple[LightCurves, Contrast]:
-    """Draw the cloud and hold it against the survey."""
+    """Draw the cloud, the members that show the signal best first, and hold it to the survey."""
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
     lenders = np.sort(rng.permutation(usable)[:LENDERS])
@@ -125,7 +125,9 @@ def _ask(
     cloud, rows = cloud_in(curves, signal, rng, draws=draws)
     codes = encode_curves(checkpoint, cloud)[0]
     target = latents.target[lenders[rows]]
-    return cloud, Contrast(codes, target, latents.vectors, latents.target)
+    contrast = Contrast(codes, target, latents.vectors, latents.target)
+    clearest = np.argsort(-contrast.score(codes, target), kind="stable")
+    return cloud.take(clearest), contrast
 
 
 def _table(latents: Latents, score: Floats, rows: Ints) -> pa.Table:
@@ -146,7 +148,7 @@ def _table(latents: Latents, score: Floats, rows: Ints) -> pa.Table:
 def _draw(survey: Path, checkpoint: Checkpoint, cloud: LightCurves, table: pa.Table) -> Figure:
     """Some of the query in red, the first answers in black, what is decoded over both."""
     rows = table.to_pylist()[: 4 * SHOWN]
-    shown = np.linspace(0, len(cloud) - 1, min(SHOWN, len(cloud))).astype(np.int64)
+    shown = np.arange(min(SHOWN, len(cloud)))
     parts = [cloud.take(shown), store.find_curves(survey, [row["id"] for row in rows])]
     prepared = [prepare(part, round_days=0) for part in parts]
     models = None
