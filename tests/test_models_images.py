@@ -177,7 +177,7 @@ def test_eight_galaxies_can_be_learnt(name):
     rate = {"vae": 3e-3, "residual_vae": 1e-2, "logpolar": 1e-2}[name]
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     losses = []
-    for step in range(40):
+    for step in range(25):
         loss, parts = model.loss(batch, generator(step))
         optimiser.zero_grad()
         loss.backward()
