@@ -195,7 +195,7 @@ def score(
     survey: Stamps,
     home: Home = None,
     prevalence: Annotated[
-        float, typer.Option(help="Reals among the detections; 0 = told by the night itself.")
+        float, typer.Option(help="Reals among the detections; 0 = frozen, or told by the night.")
     ] = 0.0,
     workers: Annotated[int, typer.Option(help="Threads; 0 = as many as cores.", min=0)] = 0,
 ) -> None:

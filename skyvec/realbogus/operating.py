@@ -82,6 +82,7 @@ def freeze(
     point = operating_point(
         score, samples.label, tpr=tpr, prevalence=prevalence, calibration=calibration
     )
+    point["prevalence"] = prevalence
     point["chosen_on"] = {
         "reals": int((samples.label == 1).sum()),
         "bogus": int((samples.label == 0).sum()),

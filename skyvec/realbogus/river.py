@@ -209,7 +209,9 @@ def score_night(
         survey: The night's stamps.
         model: Name of the classifier.
         home: The survey that holds it.
-        prevalence: Of reals among the detections; none to let the night's scores tell it.
+        prevalence: Of reals among the detections; none for that of the operating point, or, where
+            it has none, to let the night's scores tell it. They do so rightly only where reals and
+            bogus score as they did where the model was calibrated.
         workers: Threads.
         progress: Called with the stamps done and their number.
 
@@ -221,6 +223,7 @@ def score_night(
     point = frozen(folder)
     first, pass_at = cascade(folder, point)
     calibration = calibration_of(point)
+    prevalence = prevalence or point["prevalence"]
     out = answers_folder(survey, "scores", model)
     counts = score_survey(
         survey,
