@@ -179,12 +179,14 @@ class Scaling:
         self._check(pixels)
         t = (self.top - self.sky) / self.soft
         # in single precision, as the pixels are: this is half the work of encoding small images
-        sky, soft = (_by_band(values).astype(np.float32) for values in (self.sky, self.soft))
+        sky, soft = (_by_band(v).astype(np.float32) for v in (self.sky, self.soft))
         u = (pixels.astype(np.float32, copy=False) - sky) / soft
         if self.kind == "linear":
-            return u / _by_band(t).astype(np.float32)
+            return (u / _by_band(t).astype(np.float32)).astype(np.float32, copy=False)
         if self.kind == "arcsinh":
-            return _arcsinh(u) / np.arcsinh(_by_band(t)).astype(np.float32)
+            return (_arcsinh(u) / np.arcsinh(_by_band(t)).astype(np.float32)).astype(
+                np.float32, copy=False
+            )
         mean = _band_mean(u)
         return (u * _slope(mean) / np.arcsinh(t.mean())).astype(np.float32)
 
@@ -224,7 +226,7 @@ class Scaling:
 
 
 def _arcsinh(u: Pixels) -> Pixels:
-    """arcsinh to 3e-7, three times as fast as numpy's; squares overflow beyond 1e19 only."""
+    """Give arcsinh to 3e-7, three times as fast as numpy's; squares overflow beyond 1e19 only."""
     root = np.sqrt(u * u + 1)
     root += np.abs(u)
     return np.copysign(np.log(root, out=root), u)
