@@ -217,6 +217,24 @@ def test_a_bare_packet_is_read_with_its_schema():
     assert isinstance(broken, Reject)
 
 
+@pytest.mark.real
+def test_no_damage_to_a_packet_is_more_than_a_reject(real_data, tmp_path):
+    pytest.importorskip("fastavro")
+    whole = (real_data("alerts") / "ztf_v3.3__schema_3.3.avro").read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "x.avro"
+    found = []
+    for i in range(40):
+        data = bytearray(whole)
+        if i % 2:
+            del data[rng.integers(1, len(data)) :]
+        else:
+            start = rng.integers(0, len(data) - 50)
+            data[start : start + 50] = rng.bytes(50)
+        path.write_bytes(data)
+        found += [type(item) for item in avro_alerts.read(path)]
+    assert len(found) >= 40 and set(found) <= {Triplet, Reject} and found.count(Reject) > 20
+
+
 def test_ingest_keeps_stamps_and_refuses_other_forms(tmp_path):
     table(
         tmp_path / "a.parquet",
