@@ -169,6 +169,20 @@ def test_training_learns_and_a_folder_gives_the_same_scores_again(tmp_path):
         train_on(samples.with_label(1 - samples.label), SMALL, tmp_path / "m")
 
 
+def test_drop_out_draws_from_the_generator_alone():
+    net = build(complete({**SMALL, "model": {"name": "simple", "width": 4, "dropout": 0.5}}))
+    objective, batch = Objective(net, Loss()).train(), batch_of(made_up(16), np.arange(16))
+
+    def loss(seed):
+        torch.manual_seed(np.random.default_rng().integers(1 << 30))
+        before = torch.random.get_rng_state()
+        value = objective.loss(batch, torch.Generator().manual_seed(seed))[0]
+        assert torch.equal(before, torch.random.get_rng_state())
+        return float(value.detach())
+
+    assert loss(1) == loss(1) != loss(2)
+
+
 def test_unlabelled_samples_change_only_the_smoothness(tmp_path):
     samples = made_up(200)
     some = samples.with_label(np.where(np.arange(200) % 2, samples.label, UNLABELLED))

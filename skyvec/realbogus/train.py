@@ -188,8 +188,13 @@ class Objective(nn.Module):
         terms, weights = self.terms, self.terms.weights()
         x = batch.x.contiguous(memory_format=torch.channels_last)
         found = {}
+        seed = int(torch.randint(1 << 62, (1,), generator=generator, device=generator.device))
         if weights["ce"] or weights["ech"]:
-            logits = self.net(x)
+            # drop-out draws from torch's own source, which is lent to it for this one pass
+            devices = [x.device] if x.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                logits = self.net(x)
             found["ce"] = cross_entropy(logits, batch.label, batch.weight)
             cap = RELEASED_CAP if terms.as_released else None
             score = logits[:, 1] - logits[:, 0]
