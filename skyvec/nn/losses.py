@@ -217,7 +217,9 @@ def mmd2(
         raise ValueError(
             f"MMD needs two samples of at least two rows, not {len(one)} and {len(other)}"
         )
-    unit = median_distance(one, other) if width is None else torch.as_tensor(width, dtype=one.dtype)
+    unit = (
+        median_distance(one, other) if width is None else torch.as_tensor(width, dtype=one.dtype)
+    )
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         square = (a[:, None] - b[None]).square().sum(2) / unit.to(a) ** 2
