@@ -12,8 +12,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from small_surveys import light
+from typer.testing import CliRunner
 
 from skyvec import catalogues, checkpoint, encode, publish, store
+from skyvec.cli import app
 from skyvec.io import hats
 from skyvec.schema import Catalog
 
@@ -155,3 +157,21 @@ def test_lsdb_on_a_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path):
     pairs = zip(hats.partition_files(spread), hats.partition_files(tmp_path / "local"))
     assert all(pq.read_table(a).equals(pq.read_table(b)) for a, b in pairs)
     assert len(lsdb.open_catalog(spread).compute(progress_bar=False)) == 500
+
+
+def test_the_commands_read_and_write_catalogues(tmp_path):
+    survey = tmp_path / "sky"
+    make_survey(survey, 20, 20)
+    publish.publish_objects(survey, tmp_path / "objects")
+    runner, sky = CliRunner(), str(survey)
+    source, out = str(tmp_path / "objects"), str(tmp_path / "out")
+    asked = ["encode", "m", "-s", sky, "--hats", source]
+    done = runner.invoke(app, [*asked, "-o", out])
+    assert done.exit_code == 0 and "20 rows in" in done.stderr
+    assert len(rows_by_id(tmp_path / "out")) == 20
+    assert runner.invoke(app, asked).exit_code == 1
+    encode.encode(survey, "m", threads=1)
+    for command in ("build", "graph"):
+        done = runner.invoke(app, ["index", command, "-s", sky, "-m", "m"])
+        assert done.exit_code == 0
+    assert "the 15 nearest of each of 20 vectors" in done.stderr
