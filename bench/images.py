@@ -92,8 +92,8 @@ def main():
     rate = {name: options.images / seconds for name, seconds in best.items()}
     for name, (wall, work) in rate.items():
         print(
-            f"{name:21s} {MODELS.get(name, 'vae'):14s} {wall:9,.0f} images/s {work:9,.0f} per second of "
-            "processor"
+            f"{name:21s} {MODELS.get(name, 'vae'):14s} {wall:9,.0f} images/s "
+            f"{work:9,.0f} per second of processor"
         )
     found = {
         "images_per_s": round(rate["default"][0]),
