@@ -66,7 +66,7 @@ def test_help_teaches_and_every_command_shows_an_example():
         assert name in text
         for flag in ("-h", "--help"):
             assert f"skyvec {name} " in skyvec(name, flag).output.split("Example")[-1]
-    for name in "train suspects threshold score evaluate".split():
+    for name in ["train", "suspects", "threshold", "score", "evaluate"]:
         help_ = skyvec("realbogus", name, "--help").output
         assert f"skyvec realbogus {name} " in help_.split("Example")[-1]
     assert skyvec("--version").output.startswith("skyvec 0.")

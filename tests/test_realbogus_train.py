@@ -1,5 +1,8 @@
 """Contract and truth: training with doubtful labels, splits that share nothing, suspects."""
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -276,3 +279,18 @@ def test_out_of_fold_scores_find_planted_errors(tmp_path):
     assert figures["recall"] > 0.8 and figures["precision"] > 0.5
     again, _ = suspects.out_of_fold(noisy, SMALL, tmp_path / "folds")
     assert np.array_equal(score, again)
+
+
+def test_every_shipped_recipe_is_understood_and_the_rows_are_those_of_the_paper():
+    folder = Path(__file__).parents[1] / "recipes" / "realbogus"
+    recipes = {p.stem: complete(tomllib.loads(p.read_text())) for p in folder.glob("*.toml")}
+    assert set(recipes) == {f"row{k:02d}" for k in range(1, 12)} | {
+        "simple", "complex", "smooth", "vgg6",
+    }  # fmt: skip
+    weights = {
+        k: tuple(recipes[f"row{k:02d}"]["loss"][name] for name in ("ce", "ech", "lds"))
+        for k in range(1, 12)
+    }
+    assert weights[3] == (1, 0, 0) and weights[7] == (0.4, 0.6, 0)
+    assert weights[8] == (0.4, 0, 0.6) and weights[11] == (0.9, 0.05, 0.05)
+    assert [recipes[f"row{k:02d}"]["model"]["name"] for k in (3, 4)] == ["simple", "complex"]
