@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skyvec.analysis.outliers import class_distances, outliers
+from skyvec.analysis.outliers import class_distances, far_from_others, outliers
 from skyvec.analysis.probes import folds_by_target, probe, scores_of
 from skyvec.batches import frames
 from skyvec.index.exact import ExactIndex
@@ -398,12 +398,14 @@ def injected(pixels: Pixels, table: dict, kept: dict[str, Encode], share: float)
     result = {"chance": n / len(known)}
     for name, encode in kept.items():
         vectors = encode(scaled)
-        odd = outliers(as_latents(vectors, table["id"][known]), n=None).rows
+        latents = as_latents(vectors, table["id"][known])
+        odd = outliers(latents, n=None).rows
+        alone = np.argsort(-far_from_others(latents), kind="stable")
         # the published way: distance to the class centre over the median such distance
         far = np.argsort(-class_distances(vectors, table["label"][known]), kind="stable")
         result[name] = {
             f"{way}_top_{m}": float(np.isin(chosen, order[:m]).mean())
-            for way, order in (("alone", odd), ("class", far))
+            for way, order in (("cosine", odd), ("distance", alone), ("class", far))
             for m in (n, 2 * n, 4 * n)
         }
     return result
