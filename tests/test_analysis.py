@@ -421,3 +421,20 @@ def test_distance_to_the_class_centre_is_in_units_of_the_class():
     usual = np.median(np.linalg.norm(tight - centre, axis=1))
     assert far[400] == pytest.approx(away / usual, rel=0.05)
     assert np.isnan(outliers.class_distances(np.zeros((4, 2)), np.array(["a"] * 4))).all()
+
+
+def test_the_far_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(40, 4)).astype(np.float32)
+    target = np.array([f"t{i % 17}" for i in range(40)])
+    nan = np.full(40, np.nan)
+    latents = Latents(
+        np.array([f"s{i}" for i in range(40)]), target, vectors, "m", "h", *[nan] * 3
+    )
+    found = outliers.far_from_others(latents, 3)
+    for i in range(40):
+        away = np.linalg.norm(vectors - vectors[i], axis=1)
+        others = sorted(away[target == t].min() for t in set(target) if t != target[i])
+        assert found[i] == pytest.approx(others[2], rel=1e-5)
+    with pytest.raises(ValueError, match="k must be between 1 and 16, not 17"):
+        outliers.far_from_others(latents, 17)

@@ -119,6 +119,40 @@ def outliers(
     )
 
 
+def far_from_others(latents: Latents, k: int = 5) -> NDArray[np.float64]:
+    """Euclidean distance of every vector to its k-th nearest other target.
+
+    Where the length of a code says something, as that of an image with a trail or a saturated
+    star does, cosines miss it. All are compared with all, in blocks.
+
+    Args:
+        latents: At least k + 1 targets.
+        k: Which neighbour; every other target counts once, by its nearest segment.
+
+    Returns:
+        Shape (n,).
+
+    Raises:
+        ValueError: There are too few targets for k.
+    """
+    targets, own = np.unique(latents.target, return_inverse=True)
+    if not 1 <= k < len(targets):
+        raise ValueError(f"k must be between 1 and {len(targets) - 1}, not {k}")
+    order = np.argsort(own, kind="stable")
+    first = np.searchsorted(own[order], np.arange(len(targets)))
+    vectors = latents.vectors.astype(np.float64)[order]
+    square = (vectors**2).sum(axis=1)
+    far = np.empty(len(vectors))
+    step = max(1, 16_000_000 // len(vectors))
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        away = square[part, None] + square[None] - 2 * vectors[part] @ vectors.T
+        nearest = np.minimum.reduceat(away, first, axis=1)
+        nearest[np.arange(len(nearest)), own[order][part]] = np.inf
+        far[order[part]] = np.sqrt(np.maximum(np.partition(nearest, k - 1, axis=1)[:, k - 1], 0))
+    return far
+
+
 def class_distances(vectors: Floats, labels: Strings) -> NDArray[np.float64]:
     """Distance of each vector to the centre of its class, in units of the class's own spread.
 

@@ -228,6 +228,12 @@ def outliers(
             show_default=False,
         ),
     ] = "",
+    far: Annotated[
+        bool,
+        typer.Option(
+            "--far", help="By Euclidean distance: finds spoilt images, too bright codes."
+        ),
+    ] = False,
     export_keep: Annotated[
         Path | None,
         typer.Option(
@@ -243,7 +249,8 @@ def outliers(
     Similarity is the cosine to the k-th nearest other object: 1 finds what is alone, 5 also pairs
     and small groups of odd things. An object stands in the list by its oddest segment.
 
-    With --label a segment's distance to the centre of its class is compared with the usual one
+    With --far it is the distance itself, to which the length of a vector counts as well. With
+    --label a segment's distance to the centre of its class is compared with the usual one
     of the class: rare forms, disturbed systems and spoilt images are far. Look at the list, then
     --export-keep FILE writes what is left without its -n first; `skyvec probe --keep FILE` says
     what that changes.
@@ -253,6 +260,8 @@ def outliers(
 
     if label:
         table = answers.class_outliers(survey, model, label=label).table
+    elif far:
+        table = answers.far_outliers(survey, model, k=k).table
     else:
         _mention_graph(survey, model, k)
         table = answers.outliers(survey, model, k=k).table

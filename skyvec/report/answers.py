@@ -90,6 +90,33 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
     return remember(survey, "outliers", model, {"k": k, **argument(near)}, make)
 
 
+def far_outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
+    """Rank all segments by Euclidean distance to their k-th nearest other target, farthest first.
+
+    Returns:
+        Columns rank, id, target, distance, error, ra, dec.
+    """
+
+    def make() -> tuple[pa.Table, dict[str, Any]]:
+        latents = checked_latents(survey, model)
+        far = oddities.far_from_others(latents, k)
+        order = np.argsort(-far, kind="stable")
+        table = pa.table(
+            {
+                "rank": np.arange(1, len(order) + 1),
+                "id": latents.id[order],
+                "target": latents.target[order],
+                "distance": far[order],
+                "error": latents.error[order],
+                "ra": latents.ra[order],
+                "dec": latents.dec[order],
+            }
+        )
+        return table, {"k": k}
+
+    return remember(survey, "far-outliers", model, {"k": k}, make)
+
+
 def class_outliers(survey: Path, model: str, *, label: str) -> Answer:
     """Rank all segments by their distance to the centre of their class, farthest first.
 
