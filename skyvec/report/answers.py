@@ -413,7 +413,8 @@ def probe(
             "left_out": rows[0].left_out,
         }
 
-    arguments: dict[str, Any] = {"label": column, "seed": seed}
+    # the scores are named, so that answers kept from before one was added are made again
+    arguments: dict[str, Any] = {"label": column, "seed": seed, "scores": ["f1", "balanced"]}
     if keep is not None:
         arguments["keep"] = hashlib.sha256("\n".join(sorted(keep)).encode()).hexdigest()
     return remember(survey, "probe", model, arguments, make)
