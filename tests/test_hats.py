@@ -46,6 +46,7 @@ def test_partitions_hold_every_row_once_in_order(tmp_path):
     assert len(np.unique(cells)) == 2999
 
 
+@pytest.mark.slow
 def test_lsdb_opens_it_and_a_crossmatch_across_borders_loses_nothing(tmp_path):
     ra, dec = grid(3000, 2)
     shifted = (ra + 3 / 3600 / np.cos(np.radians(dec))) % 360

@@ -1,6 +1,7 @@
-"""Rival, truth and contract: the index on disk against search in memory, kills, appends, filters."""
+"""Rival and contract: the index on disk against search in memory; kills, appends, filters."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -251,7 +252,7 @@ def test_segments_with_filters_equal_brute_force(metric, sizes, k, share, by_tar
     edges = np.cumsum([0, *sizes])
     segments = [
         CertifiedIndex(x[a:b], metric=metric, target=target[a:b], threads=1)
-        for a, b in zip(edges[:-1], edges[1:])
+        for a, b in pairwise(edges)
     ]
     index = SegmentedIndex(segments, deleted)
     query, own = x[:1], target[:1]

@@ -198,6 +198,7 @@ def test_codes_of_the_shape_agree_with_measures_and_those_of_the_camera_do_not(s
 # --- the audit --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_audit_finds_the_camera_where_the_code_follows_it_and_only_there(survey, tmp_path):
     blamed, _ = audit_survey(make_survey(tmp_path / "s", code="camera"), "m")
     rows = {row["nuisance"]: row for row in blamed.table.to_pylist()}

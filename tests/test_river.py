@@ -152,7 +152,7 @@ def test_report_is_self_contained_and_whole(survey, page):
     seen.feed(text)
     assert seen.sections == [
         *("survey", "model", "probe", "map", "clusters", "samples", "outliers", "search"),
-        *("reconstructions", "sky", "recipe"),
+        *("agree", "audit", "reconstructions", "sky", "recipe"),
     ]
     assert seen.loaded == [] and "url(" not in text and len(seen.pictures) >= 9
     assert text.count('src="data:image/png;base64,') == len(seen.pictures)

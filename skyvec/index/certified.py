@@ -35,8 +35,11 @@ SEEDS = 3
 TOGETHER = 64
 """Queries that read a cell together, at most: its codes come from memory once for all."""
 
-SPLIT = 300_000
-"""From so many vectors on, a single query is worth sharing between threads."""
+SPLIT = 1_000_000
+"""From so many vectors on that may be read, a single query is worth sharing between threads."""
+
+SKIPPED = 10
+"""An approximate search reads less than one in so many vectors."""
 
 SPLIT_FEW = 30
 """Scoring a vector that a filter leaves costs as much as scanning so many."""
@@ -257,7 +260,9 @@ class CertifiedIndex:
         ``cutoff`` is left there: its answer is then only a lower bound.
         """
         few = None if allowed is None else allowed.places
-        read = self.n if few is None else SPLIT_FEW * len(few)
+        read = self.n if radii == 1 else self.n // SKIPPED
+        if few is not None:
+            read = SPLIT_FEW * len(few)
         if len(queries) == 1 and read >= SPLIT and self.threads > 1:
             return self._best_of_one(queries, k, excluded, allowed, radii, by_target)
         step = max(1, min(TOGETHER, -(-len(queries) // self.threads)))
