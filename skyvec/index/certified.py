@@ -346,7 +346,8 @@ class CertifiedIndex:
         by_target: bool,
         cutoff: float,
     ) -> None:
-        is_coarse = self.plan.way == "coarse"
+        # of the cells near the query, which an approximate search reads, hardly a block fails
+        is_coarse = self.plan.way == "coarse" and radii == 1
         kernels.search_cells(
             self.store, asked, low, high, SEEDS, radii, is_coarse, by_target, cutoff
         )
