@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.index import kernels
+from skyvec.index.blas import one_thread
 from skyvec.index.quantised import build_store, checked, unit
 
 METRICS = ("cosine", "l2")
@@ -135,7 +136,8 @@ class CertifiedIndex:
             )
         self._use(threads)
         ready = unit(vectors) if metric == "cosine" else vectors
-        self.store = build_store(ready, codes, metric, self._pool)
+        with one_thread():
+            self.store = build_store(ready, codes, metric, self._pool)
         self.plan = self._measure()
 
     @classmethod

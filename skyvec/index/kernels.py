@@ -24,6 +24,9 @@ BYTES = LANES * GROUP
 CELLS_TOGETHER = 24
 """Cells that all queries of a group read before the next: their codes stay in the caches."""
 
+STRIDE = 32
+"""Scores looked at together before any is looked at alone."""
+
 LOWEST = np.iinfo(np.int32).min
 NOBODY = np.iinfo(np.int64).max
 """Row of an empty place in a heap: worse than every row in a tie."""
@@ -578,25 +581,33 @@ def kth_best(scores, target, by_target, best, whose, bound):
         whose: Room for their targets, (k,).
         bound: Filled, -inf where there are fewer than k, (m,).
     """
-    k = len(best)
-    for i in range(len(scores)):
+    k, m = len(best), len(scores)
+    for i in range(m):
         best[:], whose[:] = -np.inf, -1
-        for j in range(len(scores)):
-            score = scores[i, j]
-            if score <= best[k - 1] or target[j] == target[i]:
+        for start in range(0, m, STRIDE):
+            end = min(start + STRIDE, m)
+            worst = best[k - 1]
+            passed = 0
+            for j in range(start, end):  # without a branch, so many are compared at once
+                passed += scores[i, j] > worst
+            if passed == 0:
                 continue
-            at = k - 1
-            if by_target:
-                for earlier in range(k):
-                    if whose[earlier] == target[j]:
-                        at = earlier
-                        break
-                if score <= best[at]:
+            for j in range(start, end):
+                score = scores[i, j]
+                if score <= best[k - 1] or target[j] == target[i]:
                     continue
-            while at > 0 and best[at - 1] < score:
-                best[at], whose[at] = best[at - 1], whose[at - 1]
-                at -= 1
-            best[at], whose[at] = score, target[j]
+                at = k - 1
+                if by_target:
+                    for earlier in range(k):
+                        if whose[earlier] == target[j]:
+                            at = earlier
+                            break
+                    if score <= best[at]:
+                        continue
+                while at > 0 and best[at - 1] < score:
+                    best[at], whose[at] = best[at - 1], whose[at - 1]
+                    at -= 1
+                best[at], whose[at] = score, target[j]
         bound[i] = best[k - 1]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.index import kernels
+from skyvec.index.blas import one_thread
 from skyvec.index.certified import CertifiedIndex
 from skyvec.index.kernels import LANES
 
@@ -109,17 +110,19 @@ class _Search:
 
         def work(cells: range) -> None:
             best, whose = np.empty(self.k, np.float32), np.empty(self.k, np.int64)
+            room = np.empty(int(np.diff(store.first).max() * LANES) ** 2, np.float32)
             for cell in cells:
                 first, end = int(store.first[cell]) * LANES, int(store.first[cell + 1]) * LANES
                 end -= int(np.count_nonzero(store.rows[end - LANES : end] < 0))
-                scores, doubt = _all_pairs(store.vectors[first:end], len(store.bias) > 0)
+                scores, doubt = _all_pairs(store.vectors[first:end], len(store.bias) > 0, room)
                 bound = np.empty(end - first, np.float32)
                 target = store.target[first:end]
                 kernels.kth_best(scores, target, self.by_target, best, whose, bound)
                 self.bound[first:end] = bound.astype(np.float64) - doubt
 
         cells, threads = range(self.index.n_cells), self.index.threads
-        self.index.share(work, [cells[i::threads] for i in range(threads)])
+        with one_thread():
+            self.index.share(work, [cells[i::threads] for i in range(threads)])
         return self._ascending(self.places)
 
     def tighten(self, places: NDArray[np.int64], radii: float) -> NDArray[np.int64]:
@@ -170,11 +173,14 @@ class _Search:
         return score[:, -1], place[:, -1]
 
 
-def _all_pairs(vectors: NDArray[np.float32], is_distance: bool) -> tuple[np.ndarray, float]:
+def _all_pairs(
+    vectors: NDArray[np.float32], is_distance: bool, room: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
     """Scores of all pairs in float32, and how far they may be wrong: sums of d products."""
     if is_distance:
         vectors = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    scores = vectors @ vectors.T
+    n = len(vectors)
+    scores = np.matmul(vectors, vectors.T, out=room[: n * n].reshape(n, n))
     power = np.einsum("ij,ij->i", vectors, vectors)
     if is_distance:
         scores -= 0.5 * (power[:, None] + power)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.index import kernels
+from skyvec.index.blas import one_thread
 
 CELL = 512
 """Vectors in a cell, on average, or the square root of their number where that is more."""
@@ -193,7 +194,8 @@ def survey_all(
 ) -> tuple[NDArray[np.int32], Ranges]:
     """The same as `survey`, on several threads."""
     starts = range(0, len(vectors), GROUP_ROWS)
-    parts = list(pool.map(lambda at: survey(vectors[at : at + GROUP_ROWS], frame), starts))
+    with one_thread():
+        parts = list(pool.map(lambda at: survey(vectors[at : at + GROUP_ROWS], frame), starts))
     ranges = parts[0][1]
     for _, other in parts[1:]:
         ranges = ranges.join(other)
