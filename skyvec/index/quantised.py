@@ -248,6 +248,15 @@ class Piece(NamedTuple):
     error: tuple[float, float]
     length: tuple[float, float]
 
+    def without_arrays(self) -> "Piece":
+        """What is to be known of the cells, without their members."""
+        none = np.zeros(0, np.float32)  # an empty slice would keep the array it was cut from
+        whole = np.zeros(0, np.int64)
+        codes = np.zeros(0, np.uint8)
+        return self._replace(
+            vectors=none, rows=whole, target=whole, coarse=codes, fine=codes, bias=none
+        )
+
 
 def lay_out(
     vectors: NDArray[np.float32],
@@ -415,8 +424,7 @@ def build_store(
             part = getattr(piece, name)
             step = len(whole) // size
             whole[places[first] * step : places[end] * step] = part
-        none = {name: getattr(piece, name)[:0] for name in arrays}
-        return piece._replace(**none)
+        return piece.without_arrays()
 
     pieces = list(pool.map(work, group_cells(counts)))
     return assemble(arrays, pieces, blocks, frame, ranges)

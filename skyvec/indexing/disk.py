@@ -161,7 +161,7 @@ def _frame(work: Path, sizes: Sequence[int], read: Vectors, metric: str) -> Fram
         step = max(1, n // sample_size(n))
         sample, seen = [], 0
         for i, size in enumerate(sizes):
-            sample.append(read(i)[-seen % step :: step])
+            sample.append(read(i)[-seen % step :: step].copy())  # a view would keep it all
             seen += size
         frame = fit_frame(np.concatenate(sample), n_cells(n), metric)
         _save(path, **frame._asdict())
@@ -218,7 +218,7 @@ def _lay_out_all(
                 vectors[order], rows[order], target[order], counts[first:end], frame, ranges
             )
             writers.append(piece)
-            pieces.append(_without_arrays(piece))
+            pieces.append(piece.without_arrays())
             if number % CHECKPOINT == 0 or number == len(runs):
                 writers.flush()
                 _save(folder / BUILDING / CELLS, **_facts(pieces, counts[:end]))
@@ -276,10 +276,6 @@ def _piece(facts: dict[str, np.ndarray]) -> Piece:
         error=(error[0], error[1]),
         length=(length[0], length[1]),
     )
-
-
-def _without_arrays(piece: Piece) -> Piece:
-    return piece._replace(**{name: getattr(piece, name)[:0] for name in KINDS})
 
 
 class _Readers:
