@@ -38,9 +38,9 @@ from skyvec.batches import frames
 from skyvec.index.exact import ExactIndex
 from skyvec.models import MODELS
 from skyvec.nn.frames import Frames
-from skyvec.prep.codes import FeatureCode
+from skyvec.prep.codes import FeatureCode, PixelsCode, pixel_table
 from skyvec.prep.images import Scaling, resize
-from skyvec.prep.morphology import PixelCode, shape_statistics
+from skyvec.prep.morphology import shape_statistics
 from skyvec.schema import Latents
 from skyvec.sim.artefacts import inject
 from skyvec.sim.galaxies import TELESCOPES, simulate_galaxies
@@ -200,7 +200,8 @@ def real(
         scaled = scaling.apply(pixels)
         own = scaled[~test]
         vectors = {"majority": np.zeros((len(pixels), 1), np.float32)}
-        vectors["pixels"] = PixelCode.fit(own).transform(scaled)
+        coarse = pixel_table(scaled)
+        vectors["pixels"] = PixelsCode.fit(coarse[~test]).transform(coarse).vectors
         vectors["shapes"] = FeatureCode.fit(shapes[~test]).transform(shapes).vectors
         for name, (kind, options, rate, optimiser) in NETWORKS.items():
             for size in sizes if part == 0 else sizes[:1]:

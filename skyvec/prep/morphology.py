@@ -1,11 +1,8 @@
 """Shapes of galaxies in numbers measured by hand: the rows that a learned code has to beat.
 
 Concentration, asymmetry, smoothness, Gini and M20 as published, with size, ellipticity, colours
-and what lies around; and the principal components of the pixels. What cannot be measured is NaN.
+and what lies around. What cannot be measured is NaN.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -285,64 +282,3 @@ def _second_peak(soft: Numbers, near: NDArray[np.bool_]) -> float:
     peaks = (soft == ndimage.maximum_filter(soft, 5)) & near & (soft > 0)
     heights = np.sort(soft[peaks])[::-1]
     return float(heights[1] / heights[0]) if len(heights) > 1 else 0.0
-
-
-@dataclass(frozen=True)
-class PixelCode:
-    """Principal components of the pixels of images.
-
-    Args:
-        fill: Median of each pixel, in the place of one not measured, (P,).
-        mean: (P,).
-        components: Principal axes, (P, d).
-    """
-
-    fill: Numbers
-    mean: Numbers
-    components: Numbers
-
-    @classmethod
-    def fit(cls, pixels: Pixels, latent: int = 40) -> "PixelCode":
-        """Learn from the training part.
-
-        Args:
-            pixels: Shape (n >= 2, C, y, x).
-            latent: How many components; fewer where there are fewer images.
-
-        Raises:
-            ValueError: There are fewer than two images.
-        """
-        if pixels.ndim != 4 or len(pixels) < 2:
-            raise ValueError(f"a code needs at least 2 images (n, C, y, x), not {pixels.shape}")
-        flat = pixels.reshape(len(pixels), -1).astype(np.float64)
-        unseen = np.isnan(flat).all(axis=0)
-        fill = np.zeros(flat.shape[1])
-        fill[~unseen] = np.nanmedian(flat[:, ~unseen], axis=0)
-        flat = np.where(np.isnan(flat), fill, flat)
-        mean = flat.mean(axis=0)
-        # by the products of images where there are fewer images than pixels
-        values, axes = np.linalg.eigh((flat - mean) @ (flat - mean).T)
-        keep = np.argsort(values)[::-1][: min(latent, len(flat) - 1)]
-        components = (flat - mean).T @ axes[:, keep]
-        norm = np.linalg.norm(components, axis=0)
-        return cls(fill, mean, components / np.where(norm > 0, norm, 1.0))
-
-    def transform(self, pixels: Pixels) -> Pixels:
-        """Code images (n, C, y, x) -> (n, d), float32."""
-        flat = pixels.reshape(len(pixels), -1).astype(np.float64)
-        if flat.shape[1] != len(self.mean):
-            raise ValueError(
-                f"the code was fitted on {len(self.mean)} pixels an image, these have "
-                f"{flat.shape[1]}"
-            )
-        whole = np.where(np.isnan(flat), self.fill, flat)
-        return ((whole - self.mean) @ self.components).astype(np.float32)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that is learned, by name, for storage."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "PixelCode":
-        """The code that gave these ``arrays``."""
-        return cls(**arrays)
