@@ -179,10 +179,13 @@ def train(
         CheckpointError: The name is taken by a model of another recipe or of other data, or
             reserved for a baseline.
         TrainingError: The loss is not finite, or a split is empty.
+        ValueError: The survey is empty.
     """
     if name in BASELINES:
         raise CheckpointError(f"{name!r} is the name of a baseline; train under another name")
     folder = model_folder(survey, name)
+    if not sum(shard["rows"] for shard in object_shards(survey)):
+        raise ValueError(f"{survey} holds no objects to train on; fill it with `skyvec ingest`")
     data_hash = survey_hash(survey)
     full = survey_recipe(survey, recipe)
     if is_done(folder, full, data_hash):

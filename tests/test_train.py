@@ -162,3 +162,9 @@ def test_scores_are_plain_json(survey):
     assert scores["parameters"] == sum(
         p.numel() for p in checkpoint.load(folder).model.parameters()
     )
+
+
+def test_an_empty_survey_is_refused(tmp_path):
+    store.create_survey(tmp_path)
+    with pytest.raises(ValueError, match="no objects to train on"):
+        train.train(tmp_path, {"model": {"name": "gridconv"}}, "m")
