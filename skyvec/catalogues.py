@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from skyvec import store
 from skyvec.batches import use_threads
 from skyvec.checkpoint import Checkpoint, load
+from skyvec.cluster import as_finished
 from skyvec.encode import encode_curves
 from skyvec.ingest import light_curves
 from skyvec.io import hats, tables
@@ -34,9 +35,6 @@ CHUNK_POINTS = 2_000_000
 
 CHUNK_ROWS = 10_000
 """At most so many curves together, however short."""
-
-AHEAD = 2
-"""Partitions handed to each thread of a cluster before the first is back."""
 
 SCHEMA = pa.schema(
     [
@@ -268,25 +266,6 @@ def _encoded(
         for i in waiting:
             yield i, _encode_file(model, str(files[i]), options)
         return
-    from dask.distributed import Client, as_completed
-
-    left = iter(waiting)
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    with Client(**local) if scheduler == "local" else Client(scheduler) as client:
-        tasks: dict[Any, int] = {}
-        running = as_completed(with_results=True)
-
-        def hand_out() -> None:
-            for i in left:
-                file = str(files[i].resolve())
-                task = client.submit(_encode_file, model, file, options, pure=False)
-                tasks[task] = i
-                running.add(task)
-                return
-
-        for _ in range(AHEAD * max(1, sum(client.nthreads().values()))):
-            hand_out()
-        for task, table in running:
-            hand_out()
-            yield tasks.pop(task), table
-            task.release()
+    calls = [(model, str(files[i].resolve()), options) for i in waiting]
+    for number, table in as_finished(_encode_file, calls, scheduler):
+        yield waiting[number], table

@@ -32,6 +32,7 @@ from skyvec.batches import (
     use_threads,
 )
 from skyvec.checkpoint import Checkpoint, Recipe, is_finished, load, save
+from skyvec.cluster import as_finished
 from skyvec.nn.frames import Frames, frame_mean
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.codes import BASELINES, baselines_of
@@ -194,18 +195,10 @@ def _on_cluster(
     survey: Path, name: str, shards: list[dict[str, Any]], scheduler: str
 ) -> Iterator[tuple[dict[str, Any], Latents]]:
     """Shards with their latents as a Dask cluster finishes them."""
-    from dask.distributed import Client, as_completed
-
-    folder = survey.resolve()
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    with Client(**local) if scheduler == "local" else Client(scheduler) as client:
-        tasks = {
-            client.submit(_remote_shard, str(folder), name, shard["file"], pure=False): shard
-            for shard in shards
-        }
-        for task, latents in as_completed(tasks, with_results=True):
-            yield tasks[task], latents
-            task.release()
+    folder = str(survey.resolve())
+    calls = [(folder, name, shard["file"]) for shard in shards]
+    for i, latents in as_finished(_remote_shard, calls, scheduler):
+        yield shards[i], latents
 
 
 def _remote_shard(survey: str, name: str, file: str) -> Latents:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from skyvec import store
+from skyvec.cluster import as_finished
 from skyvec.index.graph import Graph
 from skyvec.index.probing import SAMPLE, Answers, smallest_share
 from skyvec.indexing.disk import Tell
@@ -30,9 +31,6 @@ GRAPH, PLAN, FINISHED = "graph", "plan.json", "graph.json"
 K, RECALL = 15, 0.99
 BLOCK = 32_768
 """Places of a block: a killed run loses the few seconds of one."""
-
-AHEAD = 3
-"""Blocks handed to each thread of a cluster before the first is back."""
 
 CHUNK = 262_144
 """Vectors looked at together when those without a direction are found."""
@@ -277,27 +275,10 @@ def _on_cluster(
     survey: Path, model: str, plan: dict[str, Any], waiting: list[int], scheduler: str
 ) -> Iterator[tuple[int, pa.Table]]:
     """Blocks as a Dask cluster finishes them; only a few wait to be written."""
-    from dask.distributed import Client, as_completed
-
-    folder, left = str(survey.resolve()), iter(waiting)
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    with Client(**local) if scheduler == "local" else Client(scheduler) as client:
-        tasks: dict[Any, int] = {}
-        running = as_completed(with_results=True)
-
-        def hand_out() -> None:
-            for i in left:
-                task = client.submit(_remote_block, folder, model, plan, i, pure=False)
-                tasks[task] = i
-                running.add(task)
-                return
-
-        for _ in range(AHEAD * max(1, sum(client.nthreads().values()))):
-            hand_out()
-        for task, table in running:
-            hand_out()
-            yield tasks.pop(task), table
-            task.release()
+    folder = str(survey.resolve())
+    calls = [(folder, model, plan, i) for i in waiting]
+    for number, table in as_finished(_remote_block, calls, scheduler):
+        yield waiting[number], table
 
 
 def _remote_block(survey: str, model: str, plan: dict[str, Any], i: int) -> pa.Table:
