@@ -51,9 +51,7 @@ def prepare_survey(folder: Path, sets: tuple[str, ...], signal: str, steps: int)
         catalog, curves = simulate_sky(300, rng, kinds=kinds, oddities=0.0)
         store.create_survey(folder)
         store.append_objects(folder, catalog, curves, np.full(len(catalog), "simulated"))
-    recipe = {
-        name: dict(table) for name, table in read_recipe(ROOT / "recipes/default.toml").items()
-    }
+    recipe = {name: dict(table) for name, table in read_recipe("default").items()}
     recipe["train"] |= {
         "steps": steps,
         "batch": 96,

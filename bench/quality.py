@@ -189,8 +189,8 @@ def handcrafted_tables(curves: LightCurves) -> dict[str, np.ndarray]:
 
 def networks(span: float, bands: int) -> dict[str, tuple[nn.Module, dict]]:
     """Name: network with its first weights, and how its recipe trains it."""
-    default = read_recipe(ROOT / "recipes" / "default.toml")
-    article = read_recipe(ROOT / "recipes" / "article.toml")
+    default = read_recipe("default")
+    article = read_recipe("article")
     unit = 27.4 if span < 100 else span / 10  # as OdeRnn advises
     found = {}
     for name, recipe, extra in (("default", default, {}), ("ode_rnn", article, {"span": unit})):

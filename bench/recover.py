@@ -45,7 +45,7 @@ def prepare_survey(folder: Path, steps: int, *, quick: bool) -> Path:
         catalog, curves = simulate_sky(300, rng, kinds=["constant", "rotator", "random_walk"])
         store.create_survey(folder)
         store.append_objects(folder, catalog, curves, np.full(len(catalog), "simulated"))
-    recipe = {name: dict(t) for name, t in read_recipe(ROOT / "recipes/default.toml").items()}
+    recipe = {name: dict(t) for name, t in read_recipe("default").items()}
     recipe["train"] |= {
         "steps": steps,
         "batch": 96,

@@ -24,7 +24,6 @@ from skyvec.sim.signals import parse
 from skyvec.studies.robustness import robustness
 from skyvec.train import train
 
-ROOT = Path(__file__).parents[1]
 SIGNALS = (
     "transit(period=3.2)",
     "louver(period=3.2)",
@@ -38,7 +37,7 @@ def stand_in(folder: Path, steps: int) -> Path:
     catalog, curves = simulate_sky(400, np.random.default_rng(0), oddities=0.0)
     store.create_survey(folder)
     store.append_objects(folder, catalog, curves, np.full(len(catalog), "simulated"))
-    recipe = {name: dict(t) for name, t in read_recipe(ROOT / "recipes/default.toml").items()}
+    recipe = {name: dict(t) for name, t in read_recipe("default").items()}
     recipe["train"] |= {"steps": steps, "batch": 96, "validate_every": steps, "warm_up": 5}
     train(folder, recipe, "m")
     return folder

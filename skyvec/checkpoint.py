@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from skyvec import __version__
 from skyvec.models import MODELS
 from skyvec.prep.codes import BASELINES
+from skyvec.recipes import find_recipe
 from skyvec.store import write_atomic, write_json, write_text
 
 RECIPE, WEIGHTS, SCORES = "recipe.toml", "weights.safetensors", "scores.json"
@@ -167,11 +168,11 @@ class Training:
 # --- recipes ----------------------------------------------------------------------------------
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(recipe: Path | str) -> Recipe:
     """Read a recipe and make sure that every key and type in it is understood.
 
     Args:
-        path: A TOML file.
+        recipe: A TOML file; text may also be the name of one that comes with skyvec.
 
     Returns:
         The tables ``data``, ``model`` and ``train`` as written.
@@ -179,7 +180,9 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: No such file, no TOML, or a table, key, type or model that is unknown; the
             message names the nearest known one.
+        ValueError: No recipe of that name; the message names those there are.
     """
+    path = find_recipe(recipe) if isinstance(recipe, str) else recipe
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,6 @@
 """Contract and truth: training with doubtful labels, splits that share nothing, suspects."""
 
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from skyvec.realbogus.train import (
     treat,
     turn,
 )
+from skyvec.recipes import find_recipe, recipe_names
 
 SMALL = {
     "data": {"side": 15},
@@ -282,8 +282,10 @@ def test_out_of_fold_scores_find_planted_errors(tmp_path):
 
 
 def test_every_shipped_recipe_is_understood_and_the_rows_are_those_of_the_paper():
-    folder = Path(__file__).parents[1] / "recipes" / "realbogus"
-    recipes = {p.stem: complete(tomllib.loads(p.read_text())) for p in folder.glob("*.toml")}
+    recipes = {
+        name: complete(tomllib.loads(find_recipe(name, "realbogus").read_text()))
+        for name in recipe_names("realbogus")
+    }
     assert set(recipes) == {f"row{k:02d}" for k in range(1, 12)} | {
         "simple", "complex", "smooth", "vgg6",
     }  # fmt: skip

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from skyvec.cli.simulate import galaxies, sky
-from skyvec.cli.stages import find_recipe
 from skyvec.cli.terminal import bar, guarded
 
 MODEL = "demo"
@@ -63,7 +62,7 @@ def _lightcurves(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     tell(f"simulating {n:,} light curves with planted oddities into {out}")
     with bar("simulating") as progress:
         sky(out, n, seed=seed, progress=progress)
-    tables = read_recipe(find_recipe(recipe))
+    tables = read_recipe(recipe)
     tables["data"]["curves"] = n
     tables["train"] |= {"steps": steps, "validate_every": max(1, steps // 10)}
     tell(f"training {tables['model']['name']} for {steps:,} steps, without labels")
@@ -118,7 +117,7 @@ def _galaxies(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     tell(f"simulating {n:,} galaxies, each seen by two telescopes, into {first} and {second}")
     with bar("simulating") as progress:
         galaxies(first, n, pair=second, seed=seed, progress=progress)
-    tables = read_recipe(find_recipe(recipe))
+    tables = read_recipe(recipe)
     tables["train"] |= {"steps": steps, "validate_every": max(1, steps // 5)}
     tell(f"training {tables['model']['name']} for {steps:,} steps on the first, without labels")
     with bar("training") as progress:

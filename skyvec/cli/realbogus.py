@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.stages import RECIPES
 from skyvec.cli.terminal import bar, guarded, say
+from skyvec.recipes import find_recipe, recipe_names
 
+RECIPES = ", ".join(recipe_names("realbogus"))
 Stamps = Annotated[
     Path, typer.Option("--survey", "-s", help="Survey of stamps.", show_default=False)
 ]
@@ -23,18 +24,7 @@ Threads = Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.
 
 
 def _recipe(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    shipped = {
-        path.stem: path
-        for folder in RECIPES
-        for path in sorted((folder / "realbogus").glob("*.toml"))
-    }
-    if name.removesuffix(".toml") in shipped:
-        return shipped[name.removesuffix(".toml")]
-    raise ValueError(
-        f"no recipe {name!r}: it is neither a file nor one of {', '.join(sorted(shipped))}"
-    )
+    return find_recipe(name, "realbogus")
 
 
 def _read(name: str) -> dict:
@@ -49,7 +39,9 @@ def _read(name: str) -> dict:
 
 @guarded
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe: row01...")],
+    recipe: Annotated[
+        str, typer.Argument(help=f"A TOML file, or one that comes along: {RECIPES}.")
+    ],
     survey: Stamps,
     name: Annotated[str, typer.Option("--name", help="Name of the model.")] = "",
     suspects: Annotated[
@@ -98,7 +90,9 @@ def train(
 
 @guarded
 def suspects(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe: complex.")],
+    recipe: Annotated[
+        str, typer.Argument(help=f"A TOML file, or one that comes along: {RECIPES}.")
+    ],
     survey: Stamps,
     name: Annotated[str, typer.Option("--name", help="Name of the answer.")] = "",
     how: Annotated[

@@ -6,31 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
-
-RECIPES = (
-    Path(__file__).parents[2] / "recipes",
-    Path(sys.prefix) / "share" / "skyvec" / "recipes",
-)
-"""Where recipes lie: in a checkout, and in an environment that skyvec was installed into."""
+from skyvec.cli.terminal import Format, Out, Recipe, Survey, bar, guarded, say, show
+from skyvec.recipes import find_recipe
 
 MOST_REASONS = 5
-
-
-def find_recipe(recipe: str) -> Path:
-    """Give the file of a recipe: a path, or the name of one that comes with skyvec.
-
-    Raises:
-        ValueError: There is none; the message names those there are.
-    """
-    if Path(recipe).is_file():
-        return Path(recipe)
-    shipped = {path.stem: path for folder in RECIPES for path in sorted(folder.glob("*.toml"))}
-    if recipe.removesuffix(".toml") in shipped:
-        return shipped[recipe.removesuffix(".toml")]
-    raise ValueError(
-        f"no recipe {recipe!r}: it is neither a file nor one of {', '.join(sorted(shipped))}"
-    )
 
 
 @guarded
@@ -145,7 +124,7 @@ def _pairs(columns: list[str]) -> dict[str, str]:
 
 @guarded
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")],
+    recipe: Recipe,
     survey: Survey,
     name: Annotated[
         str, typer.Option("--name", help="Name of the model.", show_default=False)

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.stages import find_recipe
-from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
+from skyvec.cli.terminal import Format, Out, Recipe, Survey, bar, guarded, say, show
+from skyvec.recipes import find_recipe
 
 
 @guarded
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")],
+    recipe: Recipe,
     survey: Survey,
     widths: Annotated[str, typer.Option(help="Widths of the code.")] = "8,16,24,32,40,64,96,128",
     name: Annotated[

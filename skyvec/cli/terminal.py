@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from skyvec.recipes import recipe_names
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -36,6 +38,13 @@ Format = Annotated[
         "--format",
         "-f",
         help="table, json, csv, votable or parquet; from the ending of --out if not given.",
+        show_default=False,
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        help=f"A TOML file, or one that comes along: {', '.join(recipe_names())}.",
         show_default=False,
     ),
 ]
