@@ -41,9 +41,11 @@ from skyvec.prep.lightcurves import Prepared, prepare
 from skyvec.schema import Catalog, Images, Latents, LightCurves
 from skyvec.store import (
     StoreError,
+    check_survey,
     clean,
     iterate_objects,
     latents_folder,
+    lock,
     model_folder,
     object_shards,
     read_catalog,
@@ -110,32 +112,34 @@ def encode(
 
     Raises:
         CheckpointError: The model is missing or damaged.
-        StoreError: Latents of another model lie under this name.
+        StoreError: Latents of another model lie under this name, or another process encodes.
         ValueError: The survey has none of the model's bands.
     """
-    if name in BASELINES:
-        fit_baseline(survey, name)
-    checkpoint = load(model_folder(survey, name))
-    total = sum(shard["rows"] for shard in object_shards(survey))
-    waiting = _unfinished(survey, checkpoint)
-    encoded = 0
-    done = total - sum(shard["rows"] for shard in waiting)
+    check_survey(survey)
+    with lock(latents_folder(survey, name), "encode"):
+        if name in BASELINES:
+            fit_baseline(survey, name)
+        checkpoint = load(model_folder(survey, name))
+        total = sum(shard["rows"] for shard in object_shards(survey))
+        waiting = _unfinished(survey, checkpoint)
+        encoded = 0
+        done = total - sum(shard["rows"] for shard in waiting)
 
-    def count(rows: int) -> None:
-        nonlocal encoded, done
-        encoded, done = encoded + rows, done + rows
-        if progress is not None:
-            progress(done, total)
+        def count(rows: int) -> None:
+            nonlocal encoded, done
+            encoded, done = encoded + rows, done + rows
+            if progress is not None:
+                progress(done, total)
 
-    if scheduler is None:
-        with use_threads(threads):
-            for shard in waiting:
-                latents = encode_shard(survey, checkpoint, shard["file"], count)
+        if scheduler is None:
+            with use_threads(threads):
+                for shard in waiting:
+                    latents = encode_shard(survey, checkpoint, shard["file"], count)
+                    write_latents(survey, shard["file"], latents, shard["sha256"])
+        else:
+            for shard, latents in _on_cluster(survey, name, waiting, scheduler):
                 write_latents(survey, shard["file"], latents, shard["sha256"])
-    else:
-        for shard, latents in _on_cluster(survey, name, waiting, scheduler):
-            write_latents(survey, shard["file"], latents, shard["sha256"])
-            count(len(latents))
+                count(len(latents))
     if progress is not None:
         progress(total, total)
     return encoded

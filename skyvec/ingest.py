@@ -137,6 +137,7 @@ def ingest(
 
     Raises:
         IngestError: A source is missing, a folder is empty, a file has changed since.
+        StoreError: Another process writes this survey.
         ValueError: An option means nothing.
         OSError: The disk is full or not writable; what is finished is kept.
     """
@@ -156,26 +157,27 @@ def ingest(
         reader.check(**options)
     files = expand(sources, survey)
     store.create_survey(survey)
-    store.clean(store.objects_folder(survey))
-    store.clean(store.rejects_folder(survey), listed_in=store.objects_folder(survey))
-    finished = store.finished_items(survey)
-    work = [_Work(path, finished.get(path, 0)) for path in files]
-    shard = _Shard(survey, shard_points, shard_pixels, shard_rows, finished)
-    report = _Report(progress, work)
-    unread = [w for w in work if not (w.done and _count(w.path) == w.done)]
-    items = _in_order(unread, options, workers)
-    try:
-        for source, item in items:
-            shard.add(source, item)
-            report.step(shard)
-        shard.flush()
-    finally:
-        items.close()
-    counts = _count_stored(survey, set(files), shard)
-    expected = sum(w.done for w in work) + shard.new_segments + shard.new_rejects
-    if counts.items != expected:
-        raise IngestError(f"{expected} items went in, but {counts.items} are accounted for")
-    _note(survey, sources, options, counts, set(files))
+    with store.lock(store.objects_folder(survey), "ingest"):
+        store.clean(store.objects_folder(survey))
+        store.clean(store.rejects_folder(survey), listed_in=store.objects_folder(survey))
+        finished = store.finished_items(survey)
+        work = [_Work(path, finished.get(path, 0)) for path in files]
+        shard = _Shard(survey, shard_points, shard_pixels, shard_rows, finished)
+        report = _Report(progress, work)
+        unread = [w for w in work if not (w.done and _count(w.path) == w.done)]
+        items = _in_order(unread, options, workers)
+        try:
+            for source, item in items:
+                shard.add(source, item)
+                report.step(shard)
+            shard.flush()
+        finally:
+            items.close()
+        counts = _count_stored(survey, set(files), shard)
+        expected = sum(w.done for w in work) + shard.new_segments + shard.new_rejects
+        if counts.items != expected:
+            raise IngestError(f"{expected} items went in, but {counts.items} are accounted for")
+        _note(survey, sources, options, counts, set(files))
     report.end(counts)
     return counts
 

@@ -12,17 +12,23 @@
 
 Shards become visible by one rename and count only once their folder's ``manifest.json`` names
 them; the manifest itself is replaced by one rename too. A stage that was killed leaves at most
-unlisted files, which the next run removes. Every function takes the survey's folder first.
+unlisted files, which the next run removes. Only one process at a time writes a folder (``lock``).
+Every function takes the survey's folder first.
 
 A survey holds objects of one kind: light curves, images of one shape, or stamps of one shape.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TextIO, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +59,9 @@ PIXEL_COLUMNS = ("pixels", "pixels_err")
 STAMP_COLUMNS = ("detector", "exposure", "object")
 LIGHT_COLUMNS = CURVE_COLUMNS + PIXEL_COLUMNS
 """The heavy columns: everything else of a shard is its catalogue."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that know no locks; there nobody is kept out."""
 
 GROUP_BYTES = 1 << 22
 """Images are written in row groups of about so many bytes, so that a few can be read alone."""
@@ -189,6 +198,60 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+# --- one writer at a time ----------------------------------------------------------------------
+
+
+@contextmanager
+def lock(folder: Path, task: str) -> Iterator[None]:
+    """Keep other processes from writing a folder while this one does.
+
+    The system gives the lock back when the process ends, however it ends. A file
+    ``.lock-FOLDER`` beside the folder says who holds it, and is removed at the end.
+
+    Args:
+        folder: What is written; need not be there yet.
+        task: The command in words, for the message to others: ``ingest``.
+
+    Raises:
+        StoreError: Another process writes there; the message says which, and since when.
+    """
+    path = folder.parent / f".lock-{folder.name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path, folder) as file:
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        file.truncate(0)
+        file.write(f"skyvec {task} (process {os.getpid()} on {platform.node()}, since {now})")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, folder: Path) -> TextIO:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read() or "skyvec"
+            file.close()
+            raise StoreError(
+                f"another {who} is writing {folder}; wait until it has ended, then run again"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                file.close()
+                raise
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # whoever held it has just removed the file that was opened here
 
 
 # --- the manifest -----------------------------------------------------------------------------

@@ -56,6 +56,7 @@ from skyvec.prep.codes import BASELINES
 from skyvec.schema import Strings
 from skyvec.store import (
     clean,
+    lock,
     model_folder,
     object_shards,
     survey_bands,
@@ -74,7 +75,7 @@ SCORED = 1_000
 """The closing losses of the train and test splits are taken over at most this many objects."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """Training cannot go on; the message names the step and what to change."""
 
 
@@ -180,6 +181,7 @@ def train(
             reserved for a baseline.
         TrainingError: The loss is not finite, or a split is empty.
         ValueError: The survey is empty.
+        StoreError: Another process trains this model.
     """
     if name in BASELINES:
         raise CheckpointError(f"{name!r} is the name of a baseline; train under another name")
@@ -242,7 +244,13 @@ def is_done(folder: Path, recipe: Recipe, data_hash: str) -> bool:
 
     Raises:
         CheckpointError: It was made by another recipe or from other data.
+        StoreError: Another process trains it.
     """
+    with lock(folder, "train"):
+        return _is_done(folder, recipe, data_hash)
+
+
+def _is_done(folder: Path, recipe: Recipe, data_hash: str) -> bool:
     clean(folder)
     if not is_finished(folder):
         return False
@@ -289,39 +297,41 @@ def fit(
     Raises:
         CheckpointError: The folder holds a model of another recipe or of other data.
         TrainingError: The loss is not finite, or there is nothing to validate on.
+        StoreError: Another process trains this model.
     """
-    if is_done(folder, recipe, data_hash):
-        return folder
-    if not sum(batch.n for batch in valid):
-        raise TrainingError(
-            f"there is nothing to validate {folder.name} on; give at least one batch"
-        )
-    state = _State(model, _optimiser(model, options))
-    clean(folder / TRAINING)
-    if (folder / TRAINING / STATE).exists():
-        _resume(state, folder, recipe, data_hash)
-    with _reproducible(next(model.parameters()).device):
-        _loop(state, options, draw, valid, folder, recipe, data_hash, progress, save_every)
-        model.load_state_dict(state.best)
-        splits = {"valid": valid, **(closing() if closing else {})}
-        losses = {
-            part: _evaluate(model, batches, options.seed)
-            for part, batches in splits.items()
-            if sum(batch.n for batch in batches)
+    with lock(folder, "train"):
+        if _is_done(folder, recipe, data_hash):
+            return folder
+        if not sum(batch.n for batch in valid):
+            raise TrainingError(
+                f"there is nothing to validate {folder.name} on; give at least one batch"
+            )
+        state = _State(model, _optimiser(model, options))
+        clean(folder / TRAINING)
+        if (folder / TRAINING / STATE).exists():
+            _resume(state, folder, recipe, data_hash)
+        with _reproducible(next(model.parameters()).device):
+            _loop(state, options, draw, valid, folder, recipe, data_hash, progress, save_every)
+            model.load_state_dict(state.best)
+            splits = {"valid": valid, **(closing() if closing else {})}
+            losses = {
+                part: _evaluate(model, batches, options.seed)
+                for part, batches in splits.items()
+                if sum(batch.n for batch in batches)
+            }
+        scores = {
+            "model": recipe["model"]["name"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "steps": state.step,
+            "best_step": state.best_step,
+            "seconds": round(state.seconds, 3),
+            "losses": losses,
+            **(facts or {}),
+            "data_sha256": data_hash,
+            "history": state.history,
         }
-    scores = {
-        "model": recipe["model"]["name"],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": state.step,
-        "best_step": state.best_step,
-        "seconds": round(state.seconds, 3),
-        "losses": losses,
-        **(facts or {}),
-        "data_sha256": data_hash,
-        "history": state.history,
-    }
-    save(folder, recipe, state.best, scores)
-    shutil.rmtree(folder / TRAINING, ignore_errors=True)
+        save(folder, recipe, state.best, scores)
+        shutil.rmtree(folder / TRAINING, ignore_errors=True)
     return folder
 
 

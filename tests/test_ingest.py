@@ -208,6 +208,35 @@ def start(survey, source, workers=1, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from skyvec.ingest import ingest
+
+def wait(done, total, note):
+    print("inside", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    ingest(Path(sys.argv[1]), [Path(sys.argv[2])], progress=wait)
+"""
+
+
+def test_a_second_process_is_kept_out_and_a_killed_one_keeps_nobody_out(tmp_path):
+    source, survey = sky(tmp_path / "in"), tmp_path / "out"
+    command = [sys.executable, "-c", HOLD, str(survey), str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"inside\n"
+        who = rf"another skyvec ingest \(process {process.pid} on .*, since 20.*\) is writing"
+        with pytest.raises(store.StoreError, match=who):
+            ingest(survey, [source])
+        process.send_signal(signal.SIGKILL)
+    assert (survey / ".lock-objects").exists()  # what the killed one left holds nobody up
+    counts = ingest(survey, [source])
+    assert counts.new_segments + counts.new_rejects == counts.items == 36
+    assert not (survey / ".lock-objects").exists()
+
+
 def crowd(folder, n=150):
     folder.mkdir()
     for tic in range(n):

@@ -1,5 +1,8 @@
 """Contract: what is written comes back, whole or not at all; a killed stage leaves no trace."""
 
+import errno
+import fcntl
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -249,3 +252,44 @@ def test_stamps_come_back_whole(tmp_path):
     _, back = store.read_objects(survey, "part-00000.parquet", Stamps)
     assert_array_equal(back.pixels, pixels)
     assert back.detector.tolist() == ["c1", "c2"] and back.object.tolist() == ["x", "y"]
+
+
+def test_one_writer_at_a_time(survey, monkeypatch):
+    folder = store.latents_folder(survey, "m")
+    with store.lock(folder, "encode"):
+        with (
+            pytest.raises(
+                store.StoreError, match=r"another skyvec encode \(process \d+ on .*latents/m;"
+            ),
+            store.lock(folder, "encode"),
+        ):
+            pass
+        with store.lock(store.latents_folder(survey, "n"), "encode"):
+            pass
+    with pytest.raises(ZeroDivisionError), store.lock(folder, "encode"):
+        1 / 0
+    with store.lock(folder, "encode"):
+        pass
+    assert not list(survey.rglob(".lock-*"))
+
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)  # some network file systems know no locks
+    with store.lock(folder, "encode"):
+        pass
+
+
+def test_a_lock_taken_on_a_file_that_was_just_removed_does_not_count(survey, monkeypatch):
+    folder, take, taken = store.latents_folder(survey, "m"), fcntl.flock, []
+
+    def late(file, how):
+        taken.append(file)
+        if len(taken) == 1:  # between opening and locking, the holder before gives it back
+            (folder.parent / ".lock-m").unlink()
+        take(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with store.lock(folder, "encode"), pytest.raises(store.StoreError, match="another"):
+        store.lock(folder, "encode").__enter__()
+    assert len(taken) == 3

@@ -168,3 +168,14 @@ def test_an_empty_survey_is_refused(tmp_path):
     store.create_survey(tmp_path)
     with pytest.raises(ValueError, match="no objects to train on"):
         train.train(tmp_path, {"model": {"name": "gridconv"}}, "m")
+
+
+def test_nobody_else_trains_the_same_model_meanwhile(survey):
+    def step(state):
+        with pytest.raises(
+            store.StoreError, match=r"another skyvec train .* is writing .*models/m"
+        ):
+            train.train(survey, recipe(), "m")
+
+    train.train(survey, recipe(steps=2), "m", progress=step)
+    assert not (survey / "models" / ".lock-m").exists()

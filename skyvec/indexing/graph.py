@@ -67,7 +67,7 @@ def build_graph(
 
     Raises:
         ValueError: k below 1 or a recall outside (0, 1].
-        StoreError: There is no index, or it does not hold all vectors.
+        StoreError: There is no index, it does not hold all vectors, or another process does this.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
@@ -79,32 +79,33 @@ def build_graph(
     folder = _folder(survey, model)
     if len(opened) > np.iinfo(np.int32).max:
         raise ValueError(f"a graph holds at most 2^31 - 1 vectors, not {len(opened):,}")
-    plan = _plan(folder, opened, k, recall)
-    if (folder / FINISHED).exists():
-        return 0
-    store.clean(folder)
-    waiting = [i for i in range(len(plan["blocks"])) if not (folder / _block_name(i)).exists()]
-    done = len(opened) - sum(_size(opened, plan["blocks"][i]) for i in waiting)
+    with store.lock(folder, "index graph"):
+        plan = _plan(folder, opened, k, recall)
+        if (folder / FINISHED).exists():
+            return 0
+        store.clean(folder)
+        waiting = [i for i in range(len(plan["blocks"])) if not (folder / _block_name(i)).exists()]
+        done = len(opened) - sum(_size(opened, plan["blocks"][i]) for i in waiting)
 
-    def note(i: int, table: pa.Table) -> None:
-        nonlocal done
-        store.write_table(folder / _block_name(i), table)
-        done += _size(opened, plan["blocks"][i])
+        def note(i: int, table: pa.Table) -> None:
+            nonlocal done
+            store.write_table(folder / _block_name(i), table)
+            done += _size(opened, plan["blocks"][i])
+            if tell is not None:
+                tell(done, len(opened), f"recall {plan['recall']:.4f}")
+
         if tell is not None:
             tell(done, len(opened), f"recall {plan['recall']:.4f}")
-
-    if tell is not None:
-        tell(done, len(opened), f"recall {plan['recall']:.4f}")
-    if scheduler is None:
-        usable = _usable(opened)
-        for i in waiting:
-            note(i, _block(opened, usable, plan, i))
-    else:
-        for i, table in _on_cluster(survey, model, plan, waiting, scheduler):
-            note(i, table)
-    names = [_block_name(i) for i in range(len(plan["blocks"]))]
-    blocks = [{"file": name, "sha256": store.sha256(folder / name)} for name in names]
-    store.write_json(folder / FINISHED, {**_asked(plan), "n": len(opened), "blocks": blocks})
+        if scheduler is None:
+            usable = _usable(opened)
+            for i in waiting:
+                note(i, _block(opened, usable, plan, i))
+        else:
+            for i, table in _on_cluster(survey, model, plan, waiting, scheduler):
+                note(i, table)
+        names = [_block_name(i) for i in range(len(plan["blocks"]))]
+        blocks = [{"file": name, "sha256": store.sha256(folder / name)} for name in names]
+        store.write_json(folder / FINISHED, {**_asked(plan), "n": len(opened), "blocks": blocks})
     return len(waiting)
 
 

@@ -62,8 +62,14 @@ def build(
         How many vectors were indexed now.
 
     Raises:
-        StoreError: There are no latents, or indexed ones changed since.
+        StoreError: There are no latents, indexed ones changed since, or another process builds.
     """
+    store.check_survey(survey)
+    with store.lock(store.index_folder(survey, model), "index build"):
+        return _build(survey, model, anew, threads, tell)
+
+
+def _build(survey: Path, model: str, anew: bool, threads: int | None, tell: Tell | None) -> int:
     folder = store.index_folder(survey, model)
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
