@@ -136,6 +136,21 @@ def test_filter_responses_by_hand(total):
             assert out[n, c].flatten().tolist() == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("total", [False, True])
+def test_the_derivative_of_filter_responses_is_that_of_finite_differences(total):
+    layer = FilterResponse(2, total=total).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    names = [name for name, _ in layer.named_parameters()]
+
+    def respond(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values)), x)
+
+    x = torch.randn(2, 2, 3, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(respond, (x, *layer.parameters()))
+
+
 def test_a_fresh_response_layer_damps_with_the_sum_and_not_with_the_mean():
     x = torch.randn(1, 64, 15, 15)
     mean, total = FilterResponse(64), FilterResponse(64, total=True)
