@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.terminal import Format, Out, bar, guarded, say, show
+from skyvec.cli.terminal import Format, Out, Threads, bar, guarded, say, show
 
 
 @guarded
@@ -32,7 +32,7 @@ def adapt(
         str, typer.Option(help="Column of classes in both surveys, only for the measures.")
     ] = "label",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
-    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
+    threads: Threads = 0,
     form: Format = None,
     out: Out = None,
 ) -> None:
@@ -48,7 +48,6 @@ def adapt(
     from skyvec.checkpoint import Training
     from skyvec.studies.adaptation import adapt as adapt_model
     from skyvec.studies.adaptation import compare
-    from skyvec.train import Progress, TrainingError
 
     options = Training(
         steps=steps,
@@ -61,23 +60,16 @@ def adapt(
         seed=seed,
     )
     with bar("adapting") as progress:
-
-        def step(state: Progress) -> None:
-            progress(state.step, state.steps, f"loss {state.loss:.4f}  best {state.best:.4f}")
-
-        try:
-            after = adapt_model(
-                source,
-                target,
-                name,
-                adapted=adapted,
-                weight=weight,
-                pairs=pairs,
-                options=options,
-                progress=step,
-                threads=threads or None,
-            )
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
+        after = adapt_model(
+            source,
+            target,
+            name,
+            adapted=adapted,
+            weight=weight,
+            pairs=pairs,
+            options=options,
+            progress=progress.follow,
+            threads=threads or None,
+        )
     say(f"adapted {name} as {after}, in {source} and {target}")
     show(compare(source, target, [name, after], label=label, seed=seed), form, out)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.terminal import bar, guarded, say
+from skyvec.cli.terminal import Device, Threads, bar, guarded, say
 from skyvec.recipes import find_recipe, recipe_names
 
 RECIPES = ", ".join(recipe_names("realbogus"))
@@ -20,7 +20,6 @@ Home = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(help="Name of a trained classifier.")]
-Threads = Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")]
 
 
 def _recipe(name: str) -> Path:
@@ -55,7 +54,7 @@ def train(
         typer.Option(help="CSV of a person's verdicts; they stand above all.", show_default=False),
     ] = None,
     threads: Threads = 0,
-    device: Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Train a classifier on the labelled stamps of a survey.
 
@@ -63,28 +62,19 @@ def train(
     """
     # late: torch would slow `--help` down
     from skyvec.realbogus.river import train_survey
-    from skyvec.train import Progress, TrainingError
 
     with bar("training") as progress:
-
-        def step(state: Progress) -> None:
-            note = f"loss {state.loss:.4f}  validation {state.valid:.4f}  best {state.best:.4f}"
-            progress(state.step, state.steps, note)
-
-        try:
-            folder = train_survey(
-                survey,
-                _read(recipe),
-                name or _recipe(recipe).stem,
-                treatment=suspects,
-                doubts=doubts,
-                verdicts=verdicts,
-                progress=step,
-                threads=threads or None,
-                device=device,
-            )
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
+        folder = train_survey(
+            survey,
+            _read(recipe),
+            name or _recipe(recipe).stem,
+            treatment=suspects,
+            doubts=doubts,
+            verdicts=verdicts,
+            progress=progress.follow,
+            threads=threads or None,
+            device=device,
+        )
     say(f"trained {folder}")
 
 
@@ -111,7 +101,7 @@ def suspects(
     """
     # late: torch would slow `--help` down
     from skyvec.realbogus.river import find_suspects
-    from skyvec.train import Progress, TrainingError
+    from skyvec.train import Progress
 
     with bar("folds") as progress:
 
@@ -119,20 +109,17 @@ def suspects(
             note = f"fold {fold + 1} of {folds}, loss {state.loss:.4f}"
             progress(fold * state.steps + state.step, folds * state.steps, note)
 
-        try:
-            folder, n, total = find_suspects(
-                survey,
-                _read(recipe),
-                name or _recipe(recipe).stem,
-                how=how,
-                level=level,
-                folds=folds,
-                shown=shown,
-                progress=step,
-                threads=threads or None,
-            )
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
+        folder, n, total = find_suspects(
+            survey,
+            _read(recipe),
+            name or _recipe(recipe).stem,
+            how=how,
+            level=level,
+            folds=folds,
+            shown=shown,
+            progress=step,
+            threads=threads or None,
+        )
     say(f"{n:,} of {total:,} labels are suspect; see {folder}")
 
 

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from skyvec.cli.terminal import Format, Out, Recipe, Survey, bar, guarded, say, show
+from skyvec.cli.terminal import (
+    Device,
+    Format,
+    Out,
+    Recipe,
+    Survey,
+    Threads,
+    bar,
+    guarded,
+    say,
+    show,
+)
 from skyvec.recipes import find_recipe
 
 MOST_REASONS = 5
@@ -129,36 +140,27 @@ def train(
     name: Annotated[
         str, typer.Option("--name", help="Name of the model.", show_default=False)
     ] = "",
-    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")] = "cpu",
+    threads: Threads = 0,
+    device: Device = "cpu",
 ) -> None:
-    """Train a model on the light curves of a survey, without labels.
+    """Train a model on the objects of a survey, without labels.
 
     Killed at any moment, it goes on where it was when run again, and ends with the same weights.
     """
     path = find_recipe(recipe)
     # late: torch would slow `--help` down
     from skyvec.checkpoint import read_recipe
-    from skyvec.train import Progress, TrainingError
     from skyvec.train import train as train_model
 
     with bar("training") as progress:
-
-        def step(state: Progress) -> None:
-            note = f"loss {state.loss:.4f}  validation {state.valid:.4f}  best {state.best:.4f}"
-            progress(state.step, state.steps, note)
-
-        try:
-            folder = train_model(
-                survey,
-                read_recipe(path),
-                name or path.stem,
-                progress=step,
-                threads=threads or None,
-                device=device,
-            )
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
+        folder = train_model(
+            survey,
+            read_recipe(path),
+            name or path.stem,
+            progress=progress.follow,
+            threads=threads or None,
+            device=device,
+        )
     say(f"trained {folder}")
 
 
@@ -166,7 +168,7 @@ def train(
 def encode(
     name: Annotated[str, typer.Argument(help="Name of a trained model of the survey.")],
     survey: Survey,
-    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
+    threads: Threads = 0,
     scheduler: Annotated[
         str | None,
         typer.Option(help="A Dask cluster: tcp://HOST:8786, or local.", show_default=False),
@@ -191,7 +193,7 @@ def encode(
         typer.Option("--out", "-o", help="Of --hats: folder to make.", show_default=False),
     ] = None,
 ) -> None:
-    """Turn every light curve of a survey into its vector.
+    """Turn every object of a survey into its vector.
 
     Only what this model has not encoded yet is encoded; new objects can be added at any time. The
     names statistics and features stand for the two hand-crafted codes, which need no training.

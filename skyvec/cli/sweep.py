@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.terminal import Format, Out, Recipe, Survey, bar, guarded, say, show
+from skyvec.cli.terminal import (
+    Device,
+    Format,
+    Out,
+    Recipe,
+    Survey,
+    Threads,
+    bar,
+    guarded,
+    say,
+    show,
+)
 from skyvec.recipes import find_recipe
 
 
@@ -17,8 +28,8 @@ def sweep(
         str, typer.Option("--name", help="First part of the names.", show_default=False)
     ] = "",
     steps: Annotated[int, typer.Option(help="Of training; 0 = as the recipe.", min=0)] = 0,
-    threads: Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")] = "cpu",
+    threads: Threads = 0,
+    device: Device = "cpu",
     form: Format = None,
     out: Out = None,
 ) -> None:
@@ -37,7 +48,7 @@ def sweep(
     from skyvec.store import answers_folder, write_atomic, write_table
     from skyvec.studies.sweep import draw_sweep
     from skyvec.studies.sweep import sweep as sweep_widths
-    from skyvec.train import Progress, TrainingError
+    from skyvec.train import Progress
 
     tables = read_recipe(path)
     if steps:
@@ -47,18 +58,15 @@ def sweep(
         def step(width: int, state: Progress) -> None:
             progress(state.step, state.steps, f"{width} numbers: loss {state.loss:.3f}")
 
-        try:
-            table = sweep_widths(
-                survey,
-                tables,
-                name or path.stem,
-                widths=chosen,
-                progress=step,
-                threads=threads or None,
-                device=device,
-            )
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
+        table = sweep_widths(
+            survey,
+            tables,
+            name or path.stem,
+            widths=chosen,
+            progress=step,
+            threads=threads or None,
+            device=device,
+        )
     folder = answers_folder(survey, "sweep", name or path.stem)
     content = png(draw_sweep(table))
     write_table(folder / "sweep.parquet", table)

@@ -25,6 +25,8 @@ from skyvec.recipes import recipe_names
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from skyvec.train import Progress as Training
+
 P = ParamSpec("P")
 USER_ERRORS = (ValueError, LookupError, OSError, ImportError)
 INTERRUPTED = 128 + signal.SIGINT
@@ -48,6 +50,8 @@ Recipe = Annotated[
         show_default=False,
     ),
 ]
+Threads = Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.", min=0)]
+Device = Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="File to write instead of printing.", show_default=False),
@@ -104,6 +108,11 @@ class Bar:
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that ``done`` of ``total`` (None = unknown) is done."""
         self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def follow(self, state: "Training") -> None:
+        """Show where a training stands."""
+        note = f"loss {state.loss:.4f}  validation {state.valid:.4f}  best {state.best:.4f}"
+        self(state.step, state.steps, note)
 
 
 @contextmanager
