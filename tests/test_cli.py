@@ -99,7 +99,7 @@ def test_info_counts_what_is_there(survey):
 
 def test_a_stage_run_again_does_nothing_twice(survey):
     assert (
-        "0 light curves made now"
+        "0 objects made now"
         in skyvec("simulate", "sky", "--survey", survey, "-n", N, "--seed", 3).stderr
     )
     assert "encoded 0 segments" in skyvec("encode", "m", "--survey", survey).stderr

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "skyvec"
 FLOORS = [  # ground first; a room may import rooms on floors below, and files of its own room
     {"schema", "photometry", "sky", "nn", "cluster", "recipes"},
     {"store", "io", "sim", "prep", "models", "index"},
-    {"ingest", "publish", "batches", "checkpoint", "analysis"},
+    {"ingest", "simulate", "publish", "batches", "checkpoint", "analysis"},
     {"train", "encode", "indexing"},
     {"realbogus", "catalogues"},
     {"serve", "night", "studies", "report"},

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skyvec import store
-from skyvec.cli import simulate
+from skyvec import simulate, store
 from skyvec.models.logpolar import LogPolar
 from skyvec.nn.frames import Frames
 from skyvec.sim import artefacts, galaxies

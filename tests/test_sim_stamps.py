@@ -320,8 +320,7 @@ def run(*arguments):
 
 
 def test_the_command_makes_a_survey_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    from skyvec import store
-    from skyvec.cli import simulate
+    from skyvec import simulate, store
     from skyvec.schema import Stamps
 
     monkeypatch.setattr(simulate, "STAMPS", 60)

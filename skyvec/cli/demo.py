@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.simulate import galaxies, sky
 from skyvec.cli.terminal import bar, guarded
 
 MODEL = "demo"
@@ -52,6 +51,7 @@ def _lightcurves(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     from skyvec.encode import encode
     from skyvec.report.findings import findings
     from skyvec.report.html import report
+    from skyvec.simulate import sky
     from skyvec.train import Progress, train
 
     began = time.monotonic()
@@ -105,6 +105,7 @@ def _galaxies(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     from skyvec.encode import encode
     from skyvec.report.findings import findings
     from skyvec.report.html import report
+    from skyvec.simulate import galaxies
     from skyvec.studies.adaptation import adapt, compare
     from skyvec.train import train
 

@@ -5,18 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skyvec.cli.terminal import Bar, Format, bar, guarded, say, show
+from skyvec.cli.terminal import Format, bar, guarded, say, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from skyvec.sim.signals import Signal
-
-STAMPS = 5000
-"""Detections simulated and stored at a time; as CHUNK part of the result."""
-
-CHUNK = 500
-"""Light curves drawn and stored at a time; part of the result, as each chunk has its own seed."""
 
 
 @guarded
@@ -87,11 +81,27 @@ def simulate(
     say how many are real, how many labels are wrong, and that new stars are no artificial ones.
     Made again it goes on where it was stopped.
     """
-    if kind == "stamps":
-        if survey is None:
-            raise ValueError("stamps go into a survey; name its folder with --survey DIR")
-        options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0})
-        with bar("simulating") as progress:
+    if pair is not None and kind != "galaxies":
+        raise ValueError(f"--pair is for galaxies, not for {kind}")
+    if like is not None:
+        show(_curves_like(survey, like, kind, settings or [], draws, into, seed), form, out)
+        return
+    if kind not in ("sky", "galaxies", "stamps"):
+        table = _one_curve(kind, days, minutes, settings or [], seed)
+        show(table, form or (None if out else "csv"), out)
+        return
+    if survey is None:
+        raise ValueError(f"simulate {kind} fills a survey; name its folder with --survey DIR")
+    # late: NumPy, SciPy and PyArrow would slow `--help` down
+    from skyvec.simulate import galaxies, sky, stamps
+
+    with bar("simulating") as progress:
+        if kind == "sky":
+            made = sky(survey, n, cadence=cadence, seed=seed, progress=progress)
+        elif kind == "galaxies":
+            made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
+        else:
+            options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0})
             made = stamps(
                 survey,
                 n,
@@ -101,205 +111,7 @@ def simulate(
                 seed=seed,
                 progress=progress,
             )
-        say(f"{made:,} stamps made now, {n:,} in {survey}")
-        return
-    if kind == "galaxies":
-        if survey is None:
-            raise ValueError("galaxies go into a survey; name its folder with --survey DIR")
-        with bar("simulating") as progress:
-            made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
-        say(f"{made:,} images made now of {n:,} galaxies in {survey}")
-        return
-    if pair is not None:
-        raise ValueError(f"--pair is for galaxies, not for {kind}")
-    if like is not None:
-        show(_curves_like(survey, like, kind, settings or [], draws, into, seed), form, out)
-        return
-    if kind != "sky":
-        table = _one_curve(kind, days, minutes, settings or [], seed)
-        show(table, form or (None if out else "csv"), out)
-        return
-    if survey is None:
-        raise ValueError("a sky goes into a survey; name its folder with --survey DIR")
-    with bar("simulating") as progress:
-        made = sky(survey, n, cadence=cadence, seed=seed, progress=progress)
-    say(f"{made:,} light curves made now, {n:,} in {survey}")
-
-
-def sky(
-    survey: Path, n: int, *, cadence: str = "tess", seed: int = 0, progress: Bar | None = None
-) -> int:
-    """Simulate a sky into a survey, chunk by chunk; chunks that are there are not made again.
-
-    Returns:
-        How many light curves were made now.
-
-    Raises:
-        StoreError: The survey holds other objects.
-    """
-    # late: NumPy, SciPy and PyArrow would slow `--help` down
-    import numpy as np
-
-    from skyvec import store
-    from skyvec.sim.lightcurves import simulate_sky
-
-    store.create_survey(survey)
-    title = f"simulated sky, {n} curves, {cadence}, seed {seed}"
-    done = store.finished_items(survey)
-    if foreign := sorted(source for source in done if not source.startswith(title)):
-        raise store.StoreError(
-            f"{survey} holds other objects already ({foreign[0]}); simulate into a new folder"
-        )
-    made = 0
-    for first in range(0, n, CHUNK):
-        count = min(CHUNK, n - first)
-        source = f"{title}, from {first}"
-        if source not in done:
-            rng = np.random.default_rng([seed, first])
-            catalog, curves = simulate_sky(count, rng, cadence=cadence, first=first)
-            store.append_objects(survey, catalog, curves, np.full(count, source))
-            made += count
-        if progress is not None:
-            progress(first + count, n)
-    facts: dict[str, object] = {"curves": n, "cadence": cadence, "seed": seed}
-    store.note(survey, "simulate", facts)
-    return made
-
-
-def galaxies(
-    survey: Path,
-    n: int,
-    *,
-    pair: Path | None = None,
-    seed: int = 0,
-    progress: Bar | None = None,
-) -> int:
-    """Simulate galaxies into a survey, and as another telescope sees them into a second one.
-
-    Chunk by chunk; chunks that are there are not made again. The same galaxy has the same target
-    in both surveys.
-
-    Returns:
-        How many images were made now.
-
-    Raises:
-        ValueError: Both surveys are the same folder.
-        StoreError: A survey holds other objects.
-        ModuleNotFoundError: GalSim is not installed.
-    """
-    # late: NumPy, SciPy and PyArrow would slow `--help` down
-    import numpy as np
-
-    from skyvec import store
-    from skyvec.sim.galaxies import TELESCOPES, simulate_galaxies
-
-    folders = [survey] if pair is None else [survey, pair]
-    if pair is not None and survey.resolve() == pair.resolve():
-        raise ValueError(f"--survey and --pair are both {survey}; name two folders")
-    telescopes = list(TELESCOPES.values())[: len(folders)]
-    done = []
-    for folder, telescope in zip(folders, telescopes):
-        store.create_survey(folder)
-        done.append(store.finished_items(folder))
-        title = _galaxies_title(n, telescope.name, seed)
-        if foreign := sorted(source for source in done[-1] if not source.startswith(title)):
-            raise store.StoreError(
-                f"{folder} holds other objects already ({foreign[0]}); simulate into a new folder"
-            )
-    made = 0
-    for first in range(0, n, CHUNK):
-        count = min(CHUNK, n - first)
-        sources = [f"{_galaxies_title(n, t.name, seed)}, from {first}" for t in telescopes]
-        if any(source not in known for source, known in zip(sources, done)):
-            rng = np.random.default_rng([seed, first])
-            seen = simulate_galaxies(count, rng, telescopes=telescopes, first=first)
-            for folder, source, known, (catalog, images) in zip(folders, sources, done, seen):
-                if source not in known:
-                    store.append_objects(folder, catalog, images, np.full(count, source))
-                    made += count
-        if progress is not None:
-            progress(first + count, n)
-    for folder, telescope in zip(folders, telescopes):
-        facts: dict[str, object] = {
-            "galaxies": n,
-            "telescope": telescope.name,
-            "pixel_scale": telescope.pixel_scale,
-            "seeing": telescope.seeing,
-            "seed": seed,
-        }
-        store.note(folder, "simulate", facts)
-    return made
-
-
-def stamps(
-    survey: Path,
-    n: int,
-    *,
-    reals: float = 0.1,
-    noise: float = 0.0,
-    observed: bool = False,
-    seed: int = 0,
-    progress: Bar | None = None,
-) -> int:
-    """Simulate detections into a survey, chunk by chunk; chunks that are there are not made again.
-
-    Args:
-        survey: Its folder.
-        n: Detections.
-        reals: Fraction that is real.
-        noise: Fraction of each class that is labelled wrong (column ``label``).
-        observed: Whether new stars are seen through the true point-spread function of their place.
-        seed: Another seed, another survey; the camera is always the same.
-        progress: Called with detections made and in all.
-
-    Returns:
-        How many were made now.
-
-    Raises:
-        ValueError: A fraction is not in [0, 1].
-        StoreError: The survey holds other objects.
-    """
-    # late: NumPy, SciPy and PyArrow would slow `--help` down
-    from dataclasses import replace
-
-    import numpy as np
-
-    from skyvec import store
-    from skyvec.sim.stamps import flip_labels, simulate_stamps
-
-    for name, value in (("reals", reals), ("noise", noise)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is a fraction in [0, 1], not {value:g}")
-    store.create_survey(survey)
-    title = f"simulated stamps, {n}, reals {reals:g}, noise {noise:g}, {observed=}, seed {seed}"
-    done = store.finished_items(survey)
-    if foreign := sorted(source for source in done if not source.startswith(title)):
-        raise store.StoreError(
-            f"{survey} holds other objects already ({foreign[0]}); simulate into a new folder"
-        )
-    made = 0
-    for first in range(0, n, STAMPS):
-        count = min(STAMPS, n - first)
-        source = f"{title}, from {first}"
-        if source not in done:
-            rng = np.random.default_rng([seed, first])
-            # rounded so that the parts add up to the fraction of the whole
-            n_real = round(reals * (first + count)) - round(reals * first)
-            key = f"sim{seed}{'o' if observed else ''}.{first}"
-            drawn, truth = simulate_stamps(
-                n_real, count - n_real, rng, observed=observed, name=key
-            )
-            given = flip_labels(truth.columns["is_real"], noise, noise, rng)
-            columns = {k: v for k, v in truth.columns.items() if k not in store.STAMP_COLUMNS}
-            columns["label"] = np.where(given, "real", "bogus")
-            full = replace(truth, columns=columns)
-            store.append_objects(survey, full, drawn, np.full(count, source))
-            made += count
-        if progress is not None:
-            progress(first + count, n)
-    facts: dict[str, object] = {"stamps": n, "reals": reals, "noise": noise, "seed": seed}
-    store.note(survey, "simulate", {**facts, "observed": observed})
-    return made
+    say(f"{made:,} objects made now of {n:,} in {survey}")
 
 
 def _numbers(settings: list[str], known: dict[str, float]) -> dict[str, float]:
@@ -314,10 +126,6 @@ def _numbers(settings: list[str], known: dict[str, float]) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"--set {setting} must be NAME=NUMBER") from None
     return found
-
-
-def _galaxies_title(n: int, telescope: str, seed: int) -> str:
-    return f"simulated galaxies, {n}, {telescope}, seed {seed}"
 
 
 def _one_curve(
