@@ -14,7 +14,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from skyvec.analysis import clusters, maps, neighbours, outliers
 from skyvec.analysis.spanning import spanning_tree
+from skyvec.index.certified import CertifiedIndex
 from skyvec.index.exact import ExactIndex, unit
+from skyvec.index.graph import knn_graph
 from skyvec.schema import Latents
 
 
@@ -369,6 +371,30 @@ def test_the_same_generator_gives_the_same_map(mapped):
     _, latents, xy = mapped
     again = maps.tsne_map(latents, rng=np.random.default_rng(0), iterations=250)
     assert again.tolist() == xy.tolist()
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_large_map_is_laid_out_from_a_sample_of_it(monkeypatch, cut_off):
+    rng = np.random.default_rng(15)
+    label, vectors = planted_groups(rng, [150, 100, 50], noise=0.1)
+    latents = make_latents(vectors)
+    graph = None
+    if cut_off:  # five that only know each other, of whom the sample may hold none
+        index = CertifiedIndex(vectors, threads=1)
+        graph = knn_graph(index, 5, rng)
+        graph.rows[:6] = (np.arange(6)[:, None] + np.arange(1, 6)) % 6
+        graph.rows[6:][graph.rows[6:] < 6] = 7
+    monkeypatch.setattr(maps, "LARGE", 80)
+    xy = maps.tsne_map(latents, rng=np.random.default_rng(0), iterations=100, graph=graph)
+    assert np.isfinite(xy).all()
+    same = 0.0
+    for i in range(6, 300):
+        near = np.argsort(np.linalg.norm(xy - xy[i], axis=1))[1:6]
+        same += (label[near] == label[i]).mean() / 294
+    assert same > 0.95
+    if not cut_off:
+        again = maps.tsne_map(latents, rng=np.random.default_rng(0), iterations=100)
+        assert again.tolist() == xy.tolist()
 
 
 def test_new_vectors_land_among_their_own_and_the_map_stays(mapped):

@@ -4,6 +4,8 @@ The metric is that of the search: Euclidean between unit vectors, which orders a
 lies together on the map is alike; distances between islands and their sizes mean little.
 """
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from openTSNE import TSNE, TSNEEmbedding
@@ -21,6 +23,9 @@ LARGE = 50_000
 """More segments than that are pulled together, or the islands of a large map touch."""
 
 LARGE_EXAGGERATION = 4.0
+SETTLING = 150
+"""Steps of a large map after its sample of ``LARGE`` is laid out and the rest put among it."""
+
 SMALL = 10_000
 """Up to so many the forces come from a tree (Barnes-Hut), above from a grid (FFT)."""
 
@@ -44,13 +49,16 @@ def tsne_map(
     """Lay out all segments on a plane.
 
     Starts from the principal components, so that the large-scale order is that of the data; the
-    neighbours are exact unless a graph gives them. The same generator gives the same map.
+    neighbours are exact unless a graph gives them. Above 50,000 segments a random 50,000 are laid
+    out like that, the others put between their neighbours, and all move on together for a
+    while: the order on the large scale comes from the sample, at a fraction of the steps. The
+    same generator gives the same map.
 
     Args:
         latents: n segments.
         rng: Sets copies of one vector apart at the start.
         perplexity: About how many neighbours count, at most (n - 1) / 3: small = fine structure.
-        iterations: After 250 of early exaggeration.
+        iterations: After 250 of early exaggeration, of all or of the sample.
         exaggeration: How much more attraction counts; None = 1, or 4 above 50,000 segments.
         jobs: Threads. More pay only where no other program wants the cores.
         graph: The neighbours of the same segments, where they were found before. All of them
@@ -64,7 +72,7 @@ def tsne_map(
 
     References:
         van der Maaten & Hinton, 2008, JMLR 9, 2579. Linderman et al., 2019, Nat. Methods 16, 243.
-        Kobak & Berens, 2019, Nat. Commun. 10, 5416 (start, learning rate, exaggeration).
+        Kobak & Berens, 2019, Nat. Commun. 10, 5416 (start, learning rate, exaggeration, sample).
     """
     if perplexity < 1:
         raise ValueError(f"perplexity must be at least 1, not {perplexity}")
@@ -87,16 +95,54 @@ def tsne_map(
     if exaggeration is None:
         exaggeration = LARGE_EXAGGERATION if n > LARGE else 1.0
     model = TSNE(
-        n_iter=iterations,
+        n_iter=iterations if n <= LARGE else SETTLING,
+        early_exaggeration_iter=250 if n <= LARGE else 0,
         exaggeration=exaggeration,
         negative_gradient_method=_method(n),
         n_jobs=jobs,
     )
-    start = _components(directions)
-    start *= START / max(float(start[:, 0].std()), np.finfo(float).tiny)
+    if n <= LARGE:
+        start = _components(directions)
+        start *= START / max(float(start[:, 0].std()), np.finfo(float).tiny)
+    else:
+        some = np.sort(rng.choice(n, LARGE, replace=False))
+        start = np.zeros((n, 2))
+        start[some] = tsne_map(
+            latents.take(some),
+            rng=rng,
+            perplexity=perplexity,
+            iterations=iterations,
+            exaggeration=exaggeration,
+            jobs=jobs,
+        )
+        _put_between(start, affinities.P, some, rng)
     # copies that start on one spot would stay there for ever
-    start += rng.normal(scale=START / 100, size=start.shape)
-    return np.array(model.fit(affinities=affinities, initialization=start), np.float64)
+    start += rng.normal(scale=max(START, float(start[:, 0].std())) / 100, size=start.shape)
+    with warnings.catch_warnings():
+        # a start from nothing must be small; the sample's map is no start from nothing
+        warnings.filterwarnings("ignore", "Standard deviation of embedding")
+        return np.array(model.fit(affinities=affinities, initialization=start), np.float64)
+
+
+def _put_between(
+    xy: NDArray[np.float64], affinity: csr_matrix, some: Ints, rng: np.random.Generator
+) -> None:
+    """Put all points between those of their neighbours that have a place, shape (n, 2), in turn.
+
+    Those that are connected with none of the first go to the place of any of them.
+    """
+    placed = np.zeros(len(xy))
+    placed[some] = 1
+    while True:
+        weight = affinity @ placed
+        new = (placed == 0) & (weight > 0)
+        if not new.any():
+            break
+        pulled = affinity @ (xy * placed[:, None])
+        xy[new] = pulled[new] / weight[new, None]
+        placed[new] = 1
+    lost = placed == 0
+    xy[lost] = xy[rng.choice(some, int(lost.sum()))]
 
 
 def place(
