@@ -78,6 +78,30 @@ def test_bootstrap_by_object_knows_that_repeats_say_nothing_new():
     assert width(blind) < 0.5 * width(by_object)
 
 
+def test_the_bootstrap_of_several_trainings_is_that_of_their_mean():
+    rng = np.random.default_rng(4)
+    label = (np.arange(600) % 2).astype(int)
+    group = np.arange(600).astype(str)
+    one = rng.standard_normal(600) + label
+
+    def draws(score):
+        return metrics.resampled(score, label, group, np.random.default_rng(0), draws=60)["auc"]
+
+    # three trainings that agree are one, three that do not spread more than their mean's sample
+    assert draws(np.stack([one] * 3)) == pytest.approx(draws(one[None]), abs=0.05)
+    apart = np.stack([one, one + label, one + 2 * label])
+    assert draws(apart).std() > 2 * draws(np.stack([one] * 3)).std()
+    assert draws(apart).mean() == pytest.approx(
+        np.mean([metrics.auc(s, label) for s in apart]), abs=0.02
+    )
+    # each of them may have seen a part only
+    part = np.where(np.arange(600) // 200 == np.arange(3)[:, None], one, np.nan)
+    wanted = [metrics.auc(one[k : k + 200], label[k : k + 200]) for k in (0, 200, 400)]
+    assert draws(part).mean() == pytest.approx(np.mean(wanted), abs=0.02)
+    with pytest.raises(metrics.MetricError, match="not finite"):
+        draws(part[0])
+
+
 @pytest.mark.slow
 def test_bootstrap_intervals_cover_the_truth():
     truth, hits = 0.76024994, 0  # Phi(1 / sqrt 2)

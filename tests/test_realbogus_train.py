@@ -172,6 +172,22 @@ def test_training_learns_and_a_folder_gives_the_same_scores_again(tmp_path):
         train_on(samples.with_label(1 - samples.label), SMALL, tmp_path / "m")
 
 
+def test_smoothness_over_a_share_of_the_batch_has_the_same_mean():
+    net = build(complete({**SMALL, "model": {"name": "simple", "width": 4, "dropout": 0.0}}))
+    batch = batch_of(made_up(64), np.arange(64))
+
+    def smoothness(share, seed):
+        objective = Objective(net, Loss(ce=0.0, lds=1.0, length=2.0, iterations=4, share=share))
+        _, parts = objective.loss(batch, torch.Generator().manual_seed(seed))
+        return float(parts["lds"])
+
+    whole = np.mean([smoothness(1.0, seed) for seed in range(6)])
+    shares = [smoothness(0.25, seed) for seed in range(40)]
+    assert np.std(shares) > 0 and np.mean(shares) == pytest.approx(whole, rel=0.15)
+    with pytest.raises(ValueError, match="share = 0"):
+        Loss(share=0.0)
+
+
 def test_drop_out_draws_from_the_generator_alone():
     net = build(complete({**SMALL, "model": {"name": "simple", "width": 4, "dropout": 0.5}}))
     objective, batch = Objective(net, Loss()).train(), batch_of(made_up(16), np.arange(16))

@@ -153,7 +153,9 @@ def bootstrap(
     too narrow. The threshold is found anew in every draw, so its own uncertainty is included.
 
     Args:
-        score: Finite, shape (n,).
+        score: Finite, shape (n,); of several trainings (k, n), NaN where one of them did not
+            score. Then the mean over the trainings is told, and each draw takes k of them with
+            replacement, so that their spread is included too.
         label: 1 or 0, shape (n,).
         group: Object of each detection, shape (n,).
         rng: Source of the draws.
@@ -164,24 +166,49 @@ def bootstrap(
     Returns:
         Lowest and highest of ``auc`` and of ``fpr_at_TPR``.
     """
-    whole = curve(score, label)
+    found = resampled(score, label, group, rng, tprs=tprs, draws=draws)
+    tail = (1 - level) / 2
+    quantiles = {key: np.quantile(values, [tail, 1 - tail]) for key, values in found.items()}
+    return {key: (float(low), float(high)) for key, (low, high) in quantiles.items()}
+
+
+def resampled(
+    score: Floats,
+    label: Ints,
+    group: Strings,
+    rng: np.random.Generator,
+    *,
+    tprs: Sequence[float] = TPRS,
+    draws: int = 200,
+) -> dict[str, Floats]:
+    """The draws of :func:`bootstrap` themselves, ``draws`` values of each quantity.
+
+    Two classifiers of the same detections see the same draws if both generators are new and of
+    one seed; then their values can be compared pair by pair.
+    """
+    scores, label = np.atleast_2d(np.asarray(score, np.float64)), np.asarray(label)
+    seen = np.isfinite(scores) if len(scores) > 1 else np.ones_like(scores, bool)
+    several = [curve(np.where(ok, one, 0.0), label) for one, ok in zip(scores, seen)]
     names, member = np.unique(group, return_inverse=True)
     found: dict[str, list[float]] = {"auc": [], **{f"fpr_at_{t:g}": [] for t in tprs}}
     while len(found["auc"]) < draws:
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
         weight = times[member].astype(np.float64)
+        taken = rng.integers(len(several), size=len(several)) if len(several) > 1 else [0]
         try:
-            drawn = _weighed(whole.threshold, whole.row, np.asarray(label), weight)
+            drawn = [
+                _weighed(several[k].threshold, several[k].row, label, weight * seen[k])
+                for k in taken
+            ]
         except MetricError:
-            if not _is_possible(member, np.asarray(label)):
+            if not all(_is_possible(member[ok], label[ok]) for ok in seen):
                 raise
             continue  # the only objects of a class were not drawn
-        found["auc"].append(drawn.auc())
+        found["auc"].append(float(np.mean([one.auc() for one in drawn])))
         for t in tprs:
-            found[f"fpr_at_{t:g}"].append(float(drawn.fpr[drawn.at_tpr(t)]))
-    tail = (1 - level) / 2
-    quantiles = {key: np.quantile(values, [tail, 1 - tail]) for key, values in found.items()}
-    return {key: (float(low), float(high)) for key, (low, high) in quantiles.items()}
+            rates = [one.fpr[one.at_tpr(t)] for one in drawn]
+            found[f"fpr_at_{t:g}"].append(float(np.mean(rates)))
+    return {key: np.array(values) for key, values in found.items()}
 
 
 def _is_possible(member: Ints, label: Ints) -> bool:
