@@ -60,7 +60,7 @@ def asked(survey):
 
 def test_help_teaches_and_every_command_shows_an_example():
     text = skyvec("--help").output
-    names = "ingest train encode search outliers cluster map probe report simulate info demo"
+    names = "ingest train encode search outliers cluster map probe spread report simulate info demo"
     names += " recover"
     for name in names.split():
         assert name in text

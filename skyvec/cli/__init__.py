@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "cluster": (questions.cluster, "--survey tess --model first"),
     "map": (questions.map_, "--survey tess --model first --out map.parquet"),
     "probe": (questions.probe, "--survey tess --model first --label label"),
+    "spread": (questions.spread, "--survey tess --model first --label label --out classes.csv"),
     "agree": (reasons.agree, "--survey tess --model first --sample 2000"),
     "explain": (reasons.explain, "'TIC 29779873' --survey tess --model first"),
     "audit": (reasons.audit, "--survey tess --model first --column tmag"),

@@ -388,6 +388,40 @@ def probe(
 
 
 @guarded
+def spread(
+    survey: Survey,
+    model: Model,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Column that holds the classes, empty for most.", show_default=False),
+    ] = None,
+    doubtful: Annotated[
+        bool, typer.Option("--doubtful", help="Only labels that do not fit, the surest first.")
+    ] = False,
+    seed: Seed = 0,
+    form: Format = None,
+    out: Out = None,
+) -> None:
+    """Give every segment a class from the few that have one, along the neighbour graph.
+
+    How many come out right is measured on targets whose classes were hidden, five folds.
+    """
+    # late: Numba would slow `--help` down
+    from skyvec.report import spreading
+
+    _mention_graph(survey, model, spreading.NEIGHBOURS)
+    answer = spreading.spread(survey, model, label=label, seed=seed)
+    facts = answer.facts
+    say(
+        f"{facts['labelled']:,} segments have one of {len(facts['classes'])} classes, "
+        f"{facts['named']:,} got one, {facts['unreached']:,} none. Hidden classes found again: "
+        f"{facts['right']:.1%} (balanced {facts['balanced']:.1%}); {facts['right_if_sure']:.1%} "
+        f"of the {facts['sure']:.0%} with a confidence of {spreading.SURE} at least"
+    )
+    show(spreading.doubtful(answer.table) if doubtful else answer.table, form, out)
+
+
+@guarded
 def report(
     survey: Survey,
     model: Model,
