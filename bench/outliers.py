@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under 50 s")
     parser.add_argument(
-        "--full", action="store_true", help="all pairs at 400,000 too: half an hour"
+        "--full", action="store_true", help="all pairs at 400,000 too: five minutes more"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
