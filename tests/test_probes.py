@@ -48,6 +48,40 @@ def test_planted_classes_are_found_by_all_and_the_majority_knows_nothing():
     assert (rows["knn"].segments, rows["knn"].targets) == (240, 120)
 
 
+def test_a_penalty_chosen_inside_reads_wide_codes_of_few_labels_better():
+    # four classes in four of sixty columns, ninety objects to learn from, many to ask about
+    gains = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        centres = np.zeros((4, 60))
+        centres[:, :4] = rng.normal(size=(4, 4))
+        code = np.concatenate([np.arange(90), np.arange(2_000)]) % 4
+        vectors = centres[code] + rng.normal(size=(len(code), 60))
+        linear, ridge = probe(
+            vectors, code.astype(np.str_), np.arange(len(code)), rng=rng,
+            split=np.repeat(["train", "test"], [90, 2_000]), probes=["linear", "ridge"],
+            replicates=0,
+        )  # fmt: skip
+        assert (linear.probe, ridge.probe) == ("linear", "ridge")
+        gains.append(ridge.balanced_accuracy - linear.balanced_accuracy)
+    assert np.mean(gains) > 0.015
+    (row,) = probe(*planted(rng), rng=rng, probes=["ridge"], **QUICK)
+    assert row.balanced_accuracy > 0.95
+
+
+def test_the_penalty_is_chosen_by_targets():
+    # each target at a place of its own: a choice by segments would see each one's twin and prefer
+    # learning by heart
+    rng = np.random.default_rng(6)
+    targets = np.repeat(np.arange(120), 2)
+    code = np.repeat(np.arange(120) % 2, 2)
+    places = rng.normal(size=(120, 40))[targets]
+    places[:, 0] += 0.5 * (2 * code - 1)
+    fitted = probes._Ridge(0).fit(places, code, targets.astype(np.str_))
+    leaky = probes._Ridge(0).fit(places, code, np.arange(240).astype(np.str_))
+    assert fitted[-1].C < leaky[-1].C
+
+
 def test_labels_without_meaning_are_not_found():
     rng = np.random.default_rng(2)
     vectors, labels, targets = planted(rng, per_class=100)
