@@ -187,14 +187,15 @@ def resampled(
     one seed; then their values can be compared pair by pair.
     """
     scores, label = np.atleast_2d(np.asarray(score, np.float64)), np.asarray(label)
-    seen = np.isfinite(scores) if len(scores) > 1 else np.ones_like(scores, bool)
+    # of one training every score is due; curve() says what is missing
+    seen = np.isfinite(scores) if np.ndim(score) == 2 else np.ones_like(scores, bool)
     several = [curve(np.where(ok, one, 0.0), label) for one, ok in zip(scores, seen)]
     names, member = np.unique(group, return_inverse=True)
     found: dict[str, list[float]] = {"auc": [], **{f"fpr_at_{t:g}": [] for t in tprs}}
     while len(found["auc"]) < draws:
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
         weight = times[member].astype(np.float64)
-        taken = rng.integers(len(several), size=len(several)) if len(several) > 1 else [0]
+        taken = rng.integers(len(several), size=len(several)) if len(several) > 1 else (0,)
         try:
             drawn = [
                 _weighed(several[k].threshold, several[k].row, label, weight * seen[k])
