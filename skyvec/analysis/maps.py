@@ -4,8 +4,6 @@ The metric is that of the search: Euclidean between unit vectors, which orders a
 lies together on the map is alike; distances between islands and their sizes mean little.
 """
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from openTSNE import TSNE, TSNEEmbedding
@@ -26,6 +24,7 @@ LARGE_EXAGGERATION = 4.0
 SETTLING = 150
 """Steps of a large map after its sample of ``LARGE`` is laid out and the rest put among it."""
 
+MOMENTUM = 0.8
 SMALL = 10_000
 """Up to so many the forces come from a tree (Barnes-Hut), above from a grid (FFT)."""
 
@@ -94,19 +93,12 @@ def tsne_map(
         affinities = affinities_along(graph)
     if exaggeration is None:
         exaggeration = LARGE_EXAGGERATION if n > LARGE else 1.0
-    model = TSNE(
-        n_iter=iterations if n <= LARGE else SETTLING,
-        early_exaggeration_iter=250 if n <= LARGE else 0,
-        exaggeration=exaggeration,
-        negative_gradient_method=_method(n),
-        n_jobs=jobs,
-    )
+    start = np.zeros((n, 2))
     if n <= LARGE:
-        start = _components(directions)
+        start[:] = _components(directions)
         start *= START / max(float(start[:, 0].std()), np.finfo(float).tiny)
     else:
         some = np.sort(rng.choice(n, LARGE, replace=False))
-        start = np.zeros((n, 2))
         start[some] = tsne_map(
             latents.take(some),
             rng=rng,
@@ -118,10 +110,13 @@ def tsne_map(
         _put_between(start, affinities.P, some, rng)
     # copies that start on one spot would stay there for ever
     start += rng.normal(scale=max(START, float(start[:, 0].std())) / 100, size=start.shape)
-    with warnings.catch_warnings():
-        # a start from nothing must be small; the sample's map is no start from nothing
-        warnings.filterwarnings("ignore", "Standard deviation of embedding")
+    how = {"negative_gradient_method": _method(n), "n_jobs": jobs}
+    if n <= LARGE:
+        model = TSNE(n_iter=iterations, exaggeration=exaggeration, **how)
         return np.array(model.fit(affinities=affinities, initialization=start), np.float64)
+    embedding = TSNEEmbedding(start, affinities, **how)
+    embedding.optimize(SETTLING, exaggeration=exaggeration, momentum=MOMENTUM, inplace=True)
+    return np.array(embedding, np.float64)
 
 
 def _put_between(
