@@ -188,7 +188,8 @@ def ingest(
 def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
     """Give the files that sources stand for, each once, as absolute paths in a fixed order.
 
-    A HATS catalogue, or a collection with one, stands for its partitions without the margin. Left
+    A HATS catalogue, or a collection with one, stands for its partitions without the margin; the
+    files of an image that has one for each band, for one file. Left
     out of folders are hidden files, files beginning with ``_``, descriptions beside tables, tables
     about images and the survey itself.
 
@@ -207,9 +208,9 @@ def expand(sources: Sequence[Path], survey: Path | None = None) -> list[str]:
                 found = [file for file in found if not is_side_table(os.path.basename(file))]
             if not found:
                 raise IngestError(f"the folder {source} holds no file to read")
-            files.update(dict.fromkeys(found))
+            files.update(dict.fromkeys(str(images.first_of(Path(file))) for file in found))
         elif os.path.exists(path):
-            files[path] = None
+            files[str(images.first_of(Path(path)))] = None
         else:
             raise IngestError(f"{source} does not exist")
     return list(files)

@@ -78,6 +78,60 @@ def test_bands_in_extensions_and_a_mask(tmp_path):
     assert np.isnan(got.ra) and np.isnan(got.pixel_scale)
 
 
+def in_files(folder, name, planes, *, mark="-", bands="grz", ra=150.0):
+    folder.mkdir(exist_ok=True)
+    side = planes.shape[1]
+    for band, plane in zip(bands, planes):
+        fits.PrimaryHDU(plane, header(side, ra)).writeto(folder / f"{name}{mark}{band}.fits")
+
+
+@pytest.mark.parametrize("mark", ["-", "_", "."])
+def test_bands_in_files_of_their_own_are_one_object(tmp_path, mark):
+    folder, pixels = tmp_path / "in", scene(3)
+    in_files(folder, "J1+2", pixels, mark=mark)
+    in_files(folder, "K3", scene(3, seed=1), mark=mark)
+    (folder / "labels.csv").write_text("id,label\nJ1+2,spiral\nK3,disc\n")
+    for band in "gz":  # any of them stands for the whole, blue first
+        got = only(folder / f"J1+2{mark}{band}.fits")
+        assert (got.id, got.bands) == ("J1+2", ("g", "r", "z"))
+        assert_array_equal(got.pixels, pixels)
+        assert got.columns["label"] == "spiral" and got.ra == pytest.approx(150)
+    chosen = only(folder / f"J1+2{mark}r.fits", bands=("z", "r"))
+    assert_array_equal(chosen.pixels, pixels[[2, 1]])
+    counts = ingest.ingest(tmp_path / "out", [folder, folder / f"K3{mark}r.fits"])
+    assert (counts.items, counts.segments, counts.rejects) == (2, 2, 0)
+    assert store.read_catalog(tmp_path / "out").columns["label"].tolist() == ["spiral", "disc"]
+    assert store.survey_bands(tmp_path / "out") == ("g", "r", "z")
+
+
+def test_bands_that_do_not_lie_on_each_other_are_refused(tmp_path):
+    def reason(name, **options):
+        (item,) = images.read(tmp_path / f"{name}_r.fits", **options)
+        assert isinstance(item, Reject)
+        return item.reason
+
+    in_files(tmp_path, "moved", scene(1), mark="_", bands="g")
+    in_files(tmp_path, "moved", scene(1), mark="_", bands="r", ra=150.0001)
+    assert "of moved lie at different places" in reason("moved")
+    in_files(tmp_path, "small", scene(1), mark="_", bands="g")
+    in_files(tmp_path, "small", scene(1, side=18), mark="_", bands="r")
+    assert "differ in size: r has 18 x 18 pixels, g has 20 x 20" in reason("small")
+    assert "has no file of z among g, r" in reason("small", bands=("r", "z"))
+    # a name that ends like a band, alone, is a name
+    in_files(tmp_path, "alone", scene(1), mark="_", bands="r")
+    assert only(tmp_path / "alone_r.fits").id == "alone_r"
+
+
+def test_objects_are_cut_out_of_mosaics_of_a_band_each(tmp_path):
+    planes = scene(2, side=60)
+    in_files(tmp_path, "field", planes, bands="gr")
+    (tmp_path / "catalog.csv").write_text("id,ra,dec\nmid,150.0,2.0\n")
+    options = {"cut": True, "size": 8, "catalog": str(tmp_path / "catalog.csv")}
+    got = only(tmp_path / "field-r.fits", **options)
+    assert got.id == "mid" and got.bands == ("g", "r")
+    assert_array_equal(got.pixels, planes[:, 26:34, 26:34])
+
+
 def test_a_picture_is_taken_as_bytes_and_said_not_to_be_linear(tmp_path):
     pixels = np.round(scene(3) * 10)
     picture(tmp_path / "J004735.97-005410.2.png", pixels)

@@ -1,9 +1,11 @@
 """Images of objects: FITS cutouts, pictures of viewers, and objects cut out of mosaics.
 
 A FITS file holds one object: a plane a band, in the primary array or in an extension each, with
-masks, errors or inverse variances beside. Cut as a mosaic it holds many: one for each row of a
-catalogue that lies in it. Pictures (JPEG, PNG) are taken as they are, three bands of bytes; they
-were stretched and mixed by a viewer, so their pixels are not proportional to light.
+masks, errors or inverse variances beside; or files of one object hold a band each and are told by
+the ends of their names (``NAME-g.fits``, ``NAME-r.fits``). Cut as a mosaic a file holds many: one
+object for each row of a catalogue that lies in it. Pictures (JPEG, PNG) are taken as they are,
+three bands of bytes; they were stretched and mixed by a viewer, so their pixels are not
+proportional to light.
 """
 
 import gzip
@@ -25,6 +27,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from skyvec.io import tensors
+from skyvec.io.band_files import one_a_band
 from skyvec.io.catalogues import SideTable, beside, read_side_table
 from skyvec.io.cutouts import Cutout, admit
 from skyvec.io.segments import RefusedError
@@ -38,6 +41,8 @@ HEAD = 8 * BLOCK
 """[byte] The first two headers of a FITS file stand in so much of it."""
 
 NOT_LINEAR = "colour picture of a viewer (bytes; not linear in flux)"
+MOST_APART = 0.1
+"""[pixel] Bands in files of their own must lie on each other so well."""
 LEAST_MEASURED = 0.5
 """A cutout of which less was measured is refused."""
 
@@ -59,6 +64,12 @@ def matches(path: Path) -> bool:
     if name.endswith(FITS):
         return _has_pixels(path)
     return tensors.matches(path)
+
+
+def first_of(path: Path) -> Path:
+    """The file under which an object is read whose bands lie in a file each; else the file."""
+    files = one_a_band(path)[1] if path.name.lower().endswith(FITS) else {"": path}
+    return next(iter(files.values())) if len(files) > 1 and _has_pixels(path) else path
 
 
 def count_items(path: Path) -> int | None:
@@ -96,6 +107,8 @@ def read(
     cut: bool = False,
 ) -> Iterator[Cutout | Reject]:
     """Read the images of a file, in a fixed order.
+
+    Where the bands of an object lie in a file each, any of them gives the whole object.
 
     What is known of an image comes from ``catalog``, or else from a table called ``labels`` or
     ``catalog`` beside it or in the folder above.
@@ -142,6 +155,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _key(path: Path) -> str:
+    name, files = one_a_band(path)
+    if len(files) > 1 and path.name.lower().endswith(FITS):
+        return name
     return re.sub(r"\.(fits?|jpe?g|png)(\.gz|\.fz)?$", "", path.name, flags=re.IGNORECASE)
 
 
@@ -203,6 +219,50 @@ class _Planes(NamedTuple):
 
 
 @lru_cache(maxsize=1)
+def _planes(path: Path, bands: tuple[str, ...]) -> _Planes:
+    """All bands of an object, of one file or of a file each."""
+    name, files = one_a_band(path)
+    if len(files) == 1:
+        return _open(path, bands)
+    if bands and set(bands) - set(files):
+        missing = ", ".join(band for band in bands if band not in files)
+        raise RefusedError(f"{name} has no file of {missing} among {', '.join(files)}")
+    wanted = bands or tuple(files)
+    parts = [_open(files[band], (band,)) for band in wanted]
+    first = parts[0]
+    for band, part in zip(wanted, parts):
+        if part.pixels.shape != first.pixels.shape:
+            y, x = part.pixels.shape[1:]
+            raise RefusedError(
+                f"the bands of {name} differ in size: {band} has {x} x {y} pixels, "
+                f"{wanted[0]} has {first.pixels.shape[2]} x {first.pixels.shape[1]}"
+            )
+        if part.unit != first.unit:
+            raise RefusedError(f"the bands of {name} differ in unit: {part.unit}, {first.unit}")
+        if not _same_places(first, part):
+            raise RefusedError(
+                f"the pixels of {band} and {wanted[0]} of {name} lie at different places; "
+                "resample them to one grid first"
+            )
+    error = None
+    if any(part.error is not None for part in parts):
+        unknown = np.full(first.pixels.shape, np.nan)
+        error = np.concatenate([unknown if p.error is None else p.error for p in parts])
+    pixels = np.concatenate([part.pixels for part in parts])
+    return first._replace(pixels=pixels, error=error, bands=wanted)
+
+
+def _same_places(one: _Planes, other: _Planes) -> bool:
+    """Whether the corners of both lie within a tenth of a pixel; True where either has no WCS."""
+    if one.wcs is None or other.wcs is None:
+        return True
+    y, x = one.pixels.shape[1:]
+    corners = np.array([[0, 0], [x - 1, 0], [0, y - 1], [x - 1, y - 1]], np.float64)
+    sky = other.wcs.celestial.all_pix2world(corners, 0)
+    there = one.wcs.celestial.all_world2pix(sky, 0)
+    return bool((np.abs(there - corners) < MOST_APART).all())
+
+
 def _open(path: Path, bands: tuple[str, ...]) -> _Planes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)  # of cards we do not use
@@ -275,7 +335,7 @@ def _bands(first: fits.Header, header: fits.Header, names: list[str], n: int) ->
 
 
 def _fits(path: Path, bands: tuple[str, ...], table: SideTable, size: int) -> Cutout:
-    planes = _open(path, bands)
+    planes = _planes(path, bands)
     ra, dec, facts = table.facts(_key(path))
     scale = math.nan
     if planes.wcs is not None:
@@ -305,7 +365,7 @@ def _cut(
     """Cut the objects of a catalogue out of a mosaic; those outside of it are no items of it."""
     if path.name.lower().endswith(PICTURES):
         raise RefusedError("a picture has no coordinates to cut by; give a FITS mosaic")
-    planes = _open(path, bands)
+    planes = _planes(path, bands)
     if planes.wcs is None:
         raise RefusedError("the mosaic has no celestial coordinates (WCS) to cut by")
     height, width = planes.pixels.shape[1:]
