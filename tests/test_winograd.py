@@ -1,4 +1,4 @@
-"""Truth: fast convolutions and the fast engine against torch's own layers."""
+"""Truth: packed products, fast convolutions and the fast engines against numpy and torch."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional
 
 from skyvec.models.stamps import Complex, Simple
-from skyvec.nn.winograd import FROM, INTO, KERNEL, Conv3
+from skyvec.nn import winograd
+from skyvec.nn.products import NEVER, Product, multiply, pack, scratch, sixes
+from skyvec.nn.winograd import KERNEL, Conv3, Map, bend, gather, halve, room, sums
 from skyvec.realbogus import fast
 from skyvec.realbogus.train import scores_of
 
@@ -16,58 +18,130 @@ def quiet(one_thread):
     """Small tensors gain nothing from threads."""
 
 
-@pytest.mark.parametrize("m", [4, 6])
-def test_the_three_matrices_belong_together(m):
-    rng = np.random.default_rng(0)
-    signal, kernel = rng.standard_normal(m + 2), rng.standard_normal(3)
-    found = FROM[m] @ ((KERNEL[m] @ kernel) * (INTO[m] @ signal))
-    assert found == pytest.approx(np.correlate(signal, kernel, "valid"), abs=1e-6)
+def some(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("m", [4, 6])
-@pytest.mark.parametrize("side", [4, 13])
-@pytest.mark.parametrize("bent", [False, True])
-def test_a_convolution_with_all_that_surrounds_it(m, side, bent):
-    rng = np.random.default_rng(1)
+def mapped(x, m):
+    """A map of images without a border."""
+    n, height, width, channels = x.shape
+    made = room("test map", n, height, width, channels, m)
+    made.data[...] = 0
+    made.data[:, 1 : 1 + height, 1 : 1 + width] = x
+    return made
 
-    def some(*shape):
-        return rng.standard_normal(shape).astype(np.float32)
 
-    x, weight, bias = some(3, side, side, 8), some(16, 8, 3, 3), some(16)
-    bend = (some(3, 8), some(8), some(8)) if bent else None
-    out, total, square = Conv3(weight, bias, m, "test", rectify=not bent)(x, bend)
-    seen = torch.from_numpy(x).double()
-    if bend:
-        scale, shift, least = (torch.from_numpy(part).double() for part in bend)
-        seen = torch.maximum(seen * scale[:, None, None] + shift, least)
-    wanted = functional.conv2d(
-        seen.permute(0, 3, 1, 2), torch.from_numpy(weight).double(),
-        torch.from_numpy(bias).double(), padding=1,
+def inside(x: Map):
+    return x.data[:, 1 : 1 + x.height, 1 : 1 + x.width]
+
+
+def test_a_product_is_numpys_and_cut_at_the_threshold():
+    rows, weight, bias = some(7, 19), some(19, 32, seed=2), some(32, seed=3)
+    laid = np.zeros((sixes(7), 19), np.float32)
+    laid[:7] = rows
+    wanted = rows.astype(np.float64) @ weight + bias
+    assert np.allclose(Product(weight, bias, "test")(laid, 7), wanted, atol=1e-5)
+    cut = Product(weight, bias, "test", rectify=True)(laid, 7)
+    assert np.allclose(cut, wanted.clip(0), atol=1e-5)
+    with pytest.raises(ValueError, match="should be"):
+        Product(weight, bias, "test")(rows, 7)
+    with pytest.raises(ValueError, match="no multiple of 16"):
+        pack(some(3, 8))
+
+
+def test_rows_in_several_runs_are_neighbourhoods():
+    image, weight = some(5, 9, 4), some(3 * 3 * 4, 16, seed=2)
+    out = np.full((6, 16), np.nan, np.float32)
+    multiply(
+        image.reshape(-1), 36, 4, 36, 3, 6, 12, pack(weight), 0, 16, np.zeros(16, np.float32),
+        NEVER, out.reshape(-1), 0, 16,
     )  # fmt: skip
-    wanted = (wanted if bent else wanted.relu()).permute(0, 2, 3, 1).numpy()
-    assert np.abs(out - wanted).max() < 2e-4 * np.abs(wanted).max()
-    assert np.allclose(total, wanted.sum((1, 2)), rtol=1e-3, atol=1e-2)
-    assert np.allclose(square, (wanted**2).sum((1, 2)), rtol=1e-3)
+    wanted = [image[1:4, z : z + 3].reshape(-1).astype(np.float64) @ weight for z in range(6)]
+    assert np.allclose(out, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("m", [4, 6])
+def test_the_three_transforms_belong_together(m):
+    signal, kernel = some(m + 2, 8), some(3, seed=2)
+    into, out = np.empty((m + 2, 8), np.float32), np.empty((m, 8), np.float32)
+    winograd._into(m, signal.reshape(-1), 0, 8, into.reshape(-1), 0, 8, 1)
+    products = (KERNEL[m] @ kernel).astype(np.float32)[:, None] * into
+    winograd._out_of(m, products.reshape(-1), 0, 8, out.reshape(-1), 0, 8, 1, NEVER)
+    wanted = [np.correlate(signal[:, k], kernel, "valid") for k in range(8)]
+    assert np.allclose(out, np.transpose(wanted), atol=1e-4)
+
+
+@pytest.mark.parametrize("m", [4, 6])
+@pytest.mark.parametrize(("height", "width"), [(4, 13), (13, 4), (12, 12)])
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_convolution_is_torchs(m, height, width, rectify):
+    x, weight, bias = some(5, height, width, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
+    conv = Conv3(weight, bias, m, "test", rectify=rectify)
+    conv.block = 12  # more tiles than that, and a last block that is not full
+    out = conv(mapped(x, m))
+    wanted = functional.conv2d(
+        torch.from_numpy(x).double().permute(0, 3, 1, 2), torch.from_numpy(weight).double(),
+        torch.from_numpy(bias).double(), padding=1,
+    ).permute(0, 2, 3, 1).numpy()  # fmt: skip
+    wanted = wanted.clip(0) if rectify else wanted
+    assert np.abs(inside(out) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.count_nonzero(out.data) == np.count_nonzero(inside(out))  # the border is clear
+
+
+def test_passes_over_maps_by_hand():
+    x = some(2, 5, 7, 16)
+    here = mapped(x, 4)
+    shape = here.data.shape
+    plain, square = (np.empty((2, 16), np.float32) for _ in range(2))
+    sums(here.flat, shape, 5, 7, plain.reshape(-1), square.reshape(-1))
+    assert np.allclose(plain, x.sum((1, 2)), atol=1e-4)
+    assert np.allclose(square, (x**2).sum((1, 2)), atol=1e-4)
+    scale, shift, least = some(2, 16, seed=2), some(16, seed=3), some(16, seed=4)
+    out = Map(scratch("bent", *shape), 5, 7)
+    bend(here.flat, shape, 5, 7, scale.reshape(-1), shift, least, out.flat)
+    wanted = np.maximum(x * scale[:, None, None] + shift, least)
+    assert np.allclose(inside(out), wanted, atol=1e-6)
+    assert np.count_nonzero(out.data) == wanted.size
+    for high, broad in ((3, 4), (2, 3)):  # the odd row and column kept, or dropped
+        half = np.empty((2, high, broad, 16), np.float32)
+        halve(here.flat, shape, 1, 5, 7, half.reshape(-1), half.shape, 0, high, broad)
+        pooled = functional.max_pool2d(
+            torch.from_numpy(x).permute(0, 3, 1, 2), 2, ceil_mode=high == 3
+        )
+        assert np.array_equal(half, pooled.permute(0, 2, 3, 1).numpy())
+    rows = np.empty((2 * 3 * 4, 16), np.float32)
+    gather(here.flat, shape, 1, 2, 1, 3, 4, rows.reshape(-1))
+    assert np.array_equal(rows, x[:, ::2, ::2].reshape(-1, 16))
+
+
+def stirred(net):
+    """Fresh biases and thresholds are 0 and would hide mistakes."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return net.eval()
+
+
+@pytest.mark.parametrize("kind", [Complex, Simple])
 @pytest.mark.parametrize("as_released", [False, True])
 @pytest.mark.parametrize("side", [29, 21])
-def test_the_engine_gives_the_scores_of_the_network(as_released, side, monkeypatch):
+def test_an_engine_gives_the_scores_of_the_network(kind, as_released, side, monkeypatch):
     torch.manual_seed(0)
-    net = Complex(side=side, width=8, as_released=as_released).eval()
-    with torch.no_grad():
-        for p in net.parameters():  # fresh biases and thresholds are 0 and would hide mistakes
-            p.add_(0.1 * torch.randn_like(p))
+    net = stirred(kind(side=side, width=16, as_released=as_released))
     pixels = np.random.default_rng(0).random((11, 3, side, side)).astype(np.float32)
     wanted = scores_of(net, pixels)
-    monkeypatch.setattr(fast, "LATE", 6)
-    score = fast.engine(net)(pixels)
+    monkeypatch.setattr(fast, "EARLY", 4)
+    monkeypatch.setattr(fast, "LATE", 7)
+    engine = fast.engine(net)
+    score = engine(pixels)
     assert np.abs(score - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())
     assert wanted.std() > 1e-3
-    assert np.array_equal(fast.engine(net)(pixels[:0]), np.zeros(0))
+    assert np.allclose(engine(pixels[::-1])[::-1], score, atol=1e-5)  # also not contiguous
+    assert np.array_equal(engine(pixels[:0]), np.zeros(0))
 
 
-def test_other_networks_keep_their_own_layers():
-    net = Simple(width=4).eval()
+@pytest.mark.parametrize("kind", [Complex, Simple])
+def test_narrow_networks_keep_their_own_layers(kind):
+    net = stirred(kind(width=4))
     pixels = np.random.default_rng(0).random((5, 3, 29, 29)).astype(np.float32)
     assert np.array_equal(fast.engine(net)(pixels), scores_of(net, pixels))

@@ -3,24 +3,25 @@
 Winograd's F(m, 3): an m x m piece of the output is A^T [(G g G^T) * (B^T d B)] A with (m + 2)^2
 multiplications instead of 9 m^2; m = 6 saves a factor 5, m = 4 a factor 4. The products over
 channels become (m + 2)^2 dense matrix products; the transforms around them are single passes,
-compiled once for a machine and kept beside this file. Maps are (n, y, x, channel), float32.
+compiled once for a machine and kept beside this file. A few tiles are worked on at a time, so that
+what lies between the passes stays in a core's own cache.
+
+Maps are (n, tall, wide, channel), float32, with a border of zeros: one pixel before, as many after
+as fill the last tile and one more.
 
 References:
     Winograd 1980, Arithmetic complexity of computations; Lavin & Gray 2016, CVPR
     (arXiv:1509.09308).
 """
 
-import math
-import threading
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
-_FAST = {"cache": True, "nogil": True, "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
-Array = NDArray[np.float32]
+from skyvec.nn.products import FAST, NEVER, Array, multiply, pack, scratch, sixes
+from skyvec.nn.vectors import larger, load, spread, store, total
 
 KERNEL = {
     4: np.array([
@@ -35,286 +36,339 @@ KERNEL = {
 }  # fmt: skip
 """G of each m."""
 
-
-INTO = {
-    4: np.array([
-        [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
-    ], np.float32),
-    6: np.array([
-        [1, 0, -5.25, 0, 5.25, 0, -1, 0], [0, 1, 1, -4.25, -4.25, 1, 1, 0],
-        [0, -1, 1, 4.25, -4.25, -1, 1, 0], [0, 0.5, 0.25, -2.5, -1.25, 2, 1, 0],
-        [0, -0.5, 0.25, 2.5, -1.25, -2, 1, 0], [0, 2, 4, -2.5, -5, 0.5, 1, 0],
-        [0, -2, 4, 2.5, -5, -0.5, 1, 0], [0, -1, 0, 5.25, 0, -5.25, 0, 1],
-    ], np.float32),
-}  # fmt: skip
-"""B^T of each m."""
-
-FROM = {
-    4: np.array([
-        [1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1],
-    ], np.float32),
-    6: np.array([
-        [1, 1, 1, 1, 1, 32, 32, 0], [0, 1, -1, 2, -2, 16, -16, 0], [0, 1, 1, 4, 4, 8, 8, 0],
-        [0, 1, -1, 8, -8, 4, -4, 0], [0, 1, 1, 16, 16, 2, 2, 0], [0, 1, -1, 32, -32, 1, -1, 1],
-    ], np.float32),
-}  # fmt: skip
-"""A^T of each m."""
+CACHE = 1 << 19
+"""Bytes that tiles may take between the passes, about half of a core's second cache."""
+PAGE = 16
+"""Floats between two planes of products, lest they fall on the same lines of the cache."""
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def _mix(out: Array, a: Array, b: Array, c: Array, d: Array, e: Array, f: Array, k: Array) -> None:
-    """Six rows weighted and summed: as many as a compiler is sure not to overlap."""
-    p, q, r, s, t, u = k[0], k[1], k[2], k[3], k[4], k[5]
-    for i in range(len(out)):
-        out[i] = p * a[i] + q * b[i] + r * c[i] + s * d[i] + t * e[i] + u * f[i]
+class Map(NamedTuple):
+    """Images with their border of zeros: data (n, tall, wide, c), and pixels inside."""
+
+    data: Array
+    height: int
+    width: int
+
+    @property
+    def flat(self) -> Array:
+        """The data in one row."""
+        return self.data.reshape(-1)
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def _mix4(
-    out: Array, a: Array, b: Array, c: Array, d: Array, p: Any, q: Any, r: Any, s: Any
-) -> None:
-    for i in range(len(out)):
-        out[i] = p * a[i] + q * b[i] + r * c[i] + s * d[i]
+def room(slot: str, n: int, height: int, width: int, channels: int, m: int) -> Map:
+    """Make a map for tiles of m pixels; its border is yet to be cleared."""
+    tall, wide = (-(-size // m) * m + 2 for size in (height, width))
+    return Map(scratch(slot, n, tall, wide, channels), height, width)
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def _add(out: Array, a: Array) -> None:
-    for i in range(len(out)):
-        out[i] += a[i]
-
-
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def _rows(
-    x: Array, at: int, first: int, matrix: Array, out: Array, to: int, start: int, n: int
-) -> None:
-    """Weigh rows: out[to + i, start + l] = sum_j matrix_ij x[at + j, first + l], l < n.
-
-    Every slice is of one contiguous row, which the compiler is told of by its type.
-    """
-    if matrix.shape[1] == 6:
-        a, b, c, d, e, f = (
-            x[at][first : first + n], x[at + 1][first : first + n], x[at + 2][first : first + n],
-            x[at + 3][first : first + n], x[at + 4][first : first + n],
-            x[at + 5][first : first + n],
-        )  # fmt: skip
-        for i in range(len(matrix)):
-            _mix(out[to + i][start : start + n], a, b, c, d, e, f, matrix[i])
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def _into(m: int, x: Array, at: int, step: int, v: Array, to: int, hop: int, count: int) -> None:
+    """B^T d of ``count`` eights of columns: d_j at x[at + j step], row i to v[to + i hop]."""
+    if m == 4:
+        four, five, two = spread(np.float32(4)), spread(np.float32(5)), spread(np.float32(2))
+        for _ in range(count):
+            d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
+            d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
+            a, b = d4 - four * d2, d3 - four * d1
+            e, f = d4 - d2, two * (d3 - d1)
+            store(v, to, four * d0 - five * d2 + d4)
+            store(v, to + hop, a + b)
+            store(v, to + 2 * hop, a - b)
+            store(v, to + 3 * hop, e + f)
+            store(v, to + 4 * hop, e - f)
+            store(v, to + 5 * hop, four * d1 - five * d3 + d5)
+            at += 8
+            to += 8
         return
-    z = x[at][first : first + n]
-    a, b, c, d, e, f, g = (
-        x[at + 1][first : first + n], x[at + 2][first : first + n], x[at + 3][first : first + n],
-        x[at + 4][first : first + n], x[at + 5][first : first + n], x[at + 6][first : first + n],
-        x[at + 7][first : first + n],
+    k, l = spread(np.float32(5.25)), spread(np.float32(4.25))
+    p, q, r = spread(np.float32(0.25)), spread(np.float32(1.25)), spread(np.float32(0.5))
+    s, two, four, five = (
+        spread(np.float32(2.5)), spread(np.float32(2)), spread(np.float32(4)),
+        spread(np.float32(5)),
     )  # fmt: skip
-    for i in range(len(matrix)):
-        k, row = matrix[i], out[to + i][start : start + n]
-        if k[0] == 0 and k[7] == 0:
-            _mix(row, a, b, c, d, e, f, k[1:])
-        elif k[0] != 0 and k[1] == 0:  # the first of the way in: even rows alone
-            _mix4(row, z, b, d, f, k[0], k[2], k[4], k[6])
-        elif k[7] != 0 and k[2] == 0:  # the last of the way in: odd rows alone
-            _mix4(row, a, c, e, g, k[1], k[3], k[5], k[7])
-        else:  # the first or last of the way out
-            _mix(row, a, b, c, d, e, f, k[1:])
-            _add(row, z if k[0] != 0 else g)
+    for _ in range(count):
+        d0, d1, d2, d3 = (
+            load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step),
+        )  # fmt: skip
+        d4, d5, d6, d7 = (
+            load(x, at + 4 * step), load(x, at + 5 * step), load(x, at + 6 * step),
+            load(x, at + 7 * step),
+        )  # fmt: skip
+        store(v, to, d0 - d6 + k * (d4 - d2))
+        store(v, to + 7 * hop, d7 - d1 + k * (d3 - d5))
+        a, b = d2 + d6 - l * d4, d1 + d5 - l * d3
+        store(v, to + hop, a + b)
+        store(v, to + 2 * hop, a - b)
+        a, b = p * d2 + d6 - q * d4, r * d1 - s * d3 + two * d5
+        store(v, to + 3 * hop, a + b)
+        store(v, to + 4 * hop, a - b)
+        a, b = four * d2 + d6 - five * d4, two * d1 - s * d3 + r * d5
+        store(v, to + 5 * hop, a + b)
+        store(v, to + 6 * hop, a - b)
+        at += 8
+        to += 8
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def _load(
-    x: Array, i: int, top: int, m: int, bend: bool, scale: Array, shift: Array, least: Array,
-    d: Array,
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def _out_of(
+    m: int, v: Array, at: int, step: int, x: Array, to: int, hop: int, count: int,
+    least: np.float32,
 ) -> None:  # fmt: skip
-    """Copy a row of tiles, 0 beyond the border, through max(x scale + shift, least).
+    """A^T of ``count`` eights of columns, cut at ``least``."""
+    z = spread(least)
+    two, four, eight = spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8))
+    if m == 4:
+        for _ in range(count):
+            m1, m2 = load(v, at + step), load(v, at + 2 * step)
+            m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
+            a, b, c, d = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+            store(x, to, larger(load(v, at) + a + c, z))
+            store(x, to + hop, larger(b + two * d, z))
+            store(x, to + 2 * hop, larger(a + four * c, z))
+            store(x, to + 3 * hop, larger(b + eight * d + load(v, at + 5 * step), z))
+            at += 8
+            to += 8
+        return
+    more, most = spread(np.float32(16)), spread(np.float32(32))
+    for _ in range(count):
+        m1, m2 = load(v, at + step), load(v, at + 2 * step)
+        m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
+        m5, m6 = load(v, at + 5 * step), load(v, at + 6 * step)
+        a, b, c, d, e, f = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+        store(x, to, larger(load(v, at) + a + c + most * e, z))
+        store(x, to + hop, larger(b + two * d + more * f, z))
+        store(x, to + 2 * hop, larger(a + four * c + eight * e, z))
+        store(x, to + 3 * hop, larger(b + eight * d + four * f, z))
+        store(x, to + 4 * hop, larger(a + more * c + two * e, z))
+        store(x, to + 5 * hop, larger(b + most * d + f + load(v, at + 7 * step), z))
+        at += 8
+        to += 8
 
-    d: (m + 2, m + 2, tiles c).
-    """
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    tiles = d.shape[2] // channels
-    for y in range(m + 2):
-        for z in range(m + 2):
-            for k in range(tiles):
-                v, w = top + y, m * k - 1 + z
-                to = d[y, z][k * channels : (k + 1) * channels]
-                if v < 0 or w < 0 or v >= height or w >= width:
-                    to[:] = np.float32(0)
-                    continue
-                at = x[i, v, w]
-                if bend:
-                    factor = scale[i]
-                    for c in range(channels):
-                        to[c] = max(at[c] * factor[c] + shift[c], least[c])
-                else:
-                    for c in range(channels):
-                        to[c] = at[c]
 
-
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def into(
-    x: Array, m: int, matrix: Array, bend: bool, scale: Array, shift: Array, least: Array, v: Array
-) -> None:
-    """B^T d B of all tiles, a row at a time: x (n, y, x, c) -> v ((m + 2)^2, n tiles c)."""
-    n, height, width, channels = x.shape
-    rows, columns = -(-height // m), -(-width // m)
-    length, size = columns * channels, m + 2
-    d = np.empty((size, size, length), np.float32)
-    t = np.empty((size, size, length), np.float32)
-    flat, across = d.reshape(size, size * length), t.reshape(size, size * length)
-    for i in range(n):
-        for row in range(rows):
-            first = (i * rows + row) * length
-            _load(x, i, row * m - 1, m, bend, scale, shift, least, d)
-            _rows(flat, 0, 0, matrix, across, 0, 0, size * length)
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def _convolve(
+    x: Array, shape: tuple[int, int, int, int], m: int, height: int, width: int, kernel: Array,
+    outputs: int, bias: Array, none: Array, least: np.float32, block: int, v: Array,
+    product: Array, t: Array, out: Array,
+) -> None:  # fmt: skip
+    n, tall, wide, channels = shape
+    down, across, size = (tall - 2) // m, (wide - 2) // m, m + 2
+    tiles = n * down * across
+    plane, page = block * channels + PAGE, block * outputs + PAGE
+    for first in range(0, tiles, block):
+        count = min(block, tiles - first)
+        for k in range(count):
+            i, place = divmod(first + k, down * across)
+            row, column = divmod(place, across)
+            at = ((i * tall + row * m) * wide + column * m) * channels
+            _into(m, x, at, wide * channels, t, 0, size * channels, size * channels // 8)
+            for r in range(size):
+                _into(
+                    m, t, r * size * channels, channels, v, r * size * plane + k * channels, plane,
+                    channels // 8,
+                )  # fmt: skip
+        rows = -(-count // 6) * 6
+        for p in range(size * size):
+            # a constant at the point (1, 1) comes out as one in every pixel: the bias is free
+            multiply(
+                v, p * plane, channels, 0, 1, rows, channels, kernel, p * channels * outputs,
+                outputs, bias if p == size + 1 else none, NEVER, product, p * page, outputs,
+            )  # fmt: skip
+        for k in range(count):
+            i, place = divmod(first + k, down * across)
+            row, column = divmod(place, across)
             for j in range(size):
-                _rows(t[j], 0, 0, matrix, v, size * j, first, length)
+                _out_of(
+                    m, product, j * page + k * outputs, size * page, t, j * outputs,
+                    size * outputs, outputs // 8, NEVER,
+                )  # fmt: skip
+            for y in range(min(m, height - row * m)):
+                to = ((i * tall + 1 + row * m + y) * wide + 1 + column * m) * outputs
+                _out_of(m, t, y * size * outputs, outputs, out, to, outputs, outputs // 8, least)
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def out_of(
-    v: Array, m: int, matrix: Array, bias: Array, rectify: bool, x: Array, total: Array,
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def clear_border(x: Array, shape: tuple[int, int, int, int], height: int, width: int) -> None:
+    """Set all that lies outside the pixels of a map to 0."""
+    n, tall, wide, channels = shape
+    for i in range(n):
+        for y in range(tall):
+            row = (i * tall + y) * wide
+            first = wide if y < 1 or y > height else 1
+            for at in range(row * channels, (row + first) * channels):
+                x[at] = np.float32(0)
+            if first == 1:
+                for at in range((row + 1 + width) * channels, (row + wide) * channels):
+                    x[at] = np.float32(0)
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def bend(
+    x: Array, shape: tuple[int, int, int, int], height: int, width: int, scale: Array,
+    shift: Array, least: Array, out: Array,
+) -> None:  # fmt: skip
+    """max(x scale + shift, least), scale (n, c) flat, shift and least (c,); the border stays 0."""
+    n, tall, wide, channels = shape
+    for i in range(n):
+        for c in range(0, channels, 8):
+            factor, add, low = load(scale, i * channels + c), load(shift, c), load(least, c)
+            for y in range(1, height + 1):
+                at = ((i * tall + y) * wide + 1) * channels + c
+                for _ in range(width):
+                    store(out, at, larger(load(x, at) * factor + add, low))
+                    at += channels
+    clear_border(out, shape, height, width)
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def sums(
+    x: Array, shape: tuple[int, int, int, int], height: int, width: int, plain: Array,
     square: Array,
 ) -> None:  # fmt: skip
-    """A^T M A of all tiles, plus bias: v ((m + 2)^2, n tiles c) -> x (n, y, x, c).
-
-    ``total`` and ``square`` (n, c), zeroed, get the sums of x and of x^2 over the pixels.
-    """
-    n, height, width, channels = x.shape
-    rows, columns = -(-height // m), -(-width // m)
-    length, size = columns * channels, m + 2
-    t = np.empty((size, m, length), np.float32)
-    piece = np.empty((m, m * length), np.float32)
+    """Sums of x and of x^2 over the pixels of each channel, (n, c) flat."""
+    n, tall, wide, channels = shape
     for i in range(n):
-        sums, squares = total[i], square[i]
-        for row in range(rows):
-            first = (i * rows + row) * length
-            for j in range(size):
-                _rows(v, size * j, first, matrix, t[j], 0, 0, length)
-            _rows(t.reshape(size, m * length), 0, 0, matrix, piece, 0, 0, m * length)
-            for y in range(min(m, height - row * m)):
-                for w in range(width):
-                    k, z = w // m, w % m
-                    at = z * length + k * channels
-                    source = piece[y][at : at + channels]
-                    to = x[i, row * m + y, w]
-                    least = np.float32(0) if rectify else np.float32(-np.inf)
-                    for c in range(channels):
-                        to[c] = max(source[c] + bias[c], least)
-                    for c in range(channels):
-                        sums[c] += to[c]
-                    for c in range(channels):
-                        squares[c] += to[c] * to[c]
+        for c in range(0, channels, 8):
+            one = two = spread(np.float32(0))
+            for y in range(1, height + 1):
+                at = ((i * tall + y) * wide + 1) * channels + c
+                for _ in range(width):
+                    value = load(x, at)
+                    one, two = one + value, two + value * value
+                    at += channels
+            store(plain, i * channels + c, one)
+            store(square, i * channels + c, two)
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def pool2(x: Array, out: Array, square: Array) -> None:
-    """Largest of 2 x 2, the odd row and column alone; ``square`` (n, c) gets the sum of x^2."""
-    n, height, width, channels = x.shape
-    for i in range(n):
-        for y in range(out.shape[1]):
-            for z in range(out.shape[2]):
-                v, w = min(2 * y + 1, height - 1), min(2 * z + 1, width - 1)
-                for c in range(channels):
-                    u = max(x[i, 2 * y, 2 * z, c], x[i, 2 * y, w, c])
-                    u = max(u, x[i, v, 2 * z, c], x[i, v, w, c])
-                    out[i, y, z, c] = u
-                    square[i, c] += u * u
-
-
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def patches(
-    x: Array, kernel: int, stride: int, before: int, bend: bool, scale: Array, shift: Array,
-    least: Array, out: Array,
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def halve(
+    x: Array, shape: tuple[int, int, int, int], edge: int, height: int, width: int, out: Array,
+    into: tuple[int, int, int, int], margin: int, high: int, broad: int,
 ) -> None:  # fmt: skip
-    """Lay the neighbourhood of each pixel in a row: x (n, y, x, c) -> (n y' x', k k c).
+    """Largest of 2 x 2, the odd row and column alone.
 
-    ``before`` pixels of zeros lie before the border, as many as needed after it; values pass
-    through max(x scale + shift, least) where ``bend`` is set.
+    The pixels of x begin ``edge`` from its corner, those of the result, ``high`` by ``broad``,
+    ``margin`` from its own.
     """
-    n, height, width, channels = x.shape
-    high, wide = -(-height // stride), -(-width // stride)
-    row = 0
+    n, tall, wide, channels = shape
     for i in range(n):
         for y in range(high):
-            for z in range(wide):
-                at = 0
-                for a in range(kernel):
-                    for b in range(kernel):
-                        v, w = y * stride + a - before, z * stride + b - before
-                        if v < 0 or w < 0 or v >= height or w >= width:
-                            for c in range(channels):
-                                out[row, at + c] = np.float32(0)
-                        elif bend:
-                            for c in range(channels):
-                                out[row, at + c] = max(
-                                    x[i, v, w, c] * scale[i, c] + shift[c], least[c]
-                                )
-                        else:
-                            for c in range(channels):
-                                out[row, at + c] = x[i, v, w, c]
-                        at += channels
-                row += 1
+            one = (i * tall + edge + 2 * y) * wide + edge
+            two = (i * tall + edge + min(2 * y + 1, height - 1)) * wide + edge
+            to = (i * into[1] + margin + y) * into[2] + margin
+            for z in range(broad):
+                a, b = 2 * z, min(2 * z + 1, width - 1)
+                for c in range(0, channels, 8):
+                    up = larger(
+                        load(x, (one + a) * channels + c), load(x, (one + b) * channels + c)
+                    )
+                    low = larger(
+                        load(x, (two + a) * channels + c), load(x, (two + b) * channels + c)
+                    )
+                    store(out, (to + z) * channels + c, larger(up, low))
 
 
-@njit(**_FAST)  # type: ignore[untyped-decorator]
-def weigh_and_add(
-    u: Array, place: Array, offset: np.float32, channel: Array, shortcut: Array, out: Array,
-    square: Array,
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def gather(
+    x: Array, shape: tuple[int, int, int, int], kernel: int, stride: int, start: int, high: int,
+    broad: int, out: Array,
 ) -> None:  # fmt: skip
-    """Weigh and add: u (sigmoid(place . u + offset) + channel) + shortcut, pixel by pixel.
+    """Lay the neighbourhood (y, x, channel) of every ``stride``-th pixel in a row.
 
-    u, shortcut and out (n, y, x, c), ``place`` (c,), ``channel`` (n, c), already squashed;
-    ``square`` (n, c), zeroed, gets the sum of out^2.
+    The first begins ``start`` from the corner of the map.
     """
-    n, height, width, channels = u.shape
+    n, tall, wide, channels = shape
+    to, run = 0, kernel * channels
     for i in range(n):
-        for y in range(height):
-            for z in range(width):
-                dot = offset
-                for c in range(channels):
-                    dot += u[i, y, z, c] * place[c]
-                gate = np.float32(1) / (np.float32(1) + np.exp(-dot))
-                for c in range(channels):
-                    o = u[i, y, z, c] * (gate + channel[i, c]) + shortcut[i, y, z, c]
-                    out[i, y, z, c] = o
-                    square[i, c] += o * o
+        for y in range(high):
+            for z in range(broad):
+                for a in range(kernel):
+                    at = (
+                        (i * tall + start + y * stride + a) * wide + start + z * stride
+                    ) * channels
+                    for c in range(0, run, 8):
+                        store(out, to + c, load(x, at + c))
+                    to += run
 
 
-def prepare_kernel(weight: NDArray[np.floating], m: int) -> torch.Tensor:
-    """G g G^T of a 3x3 kernel.
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def convolve_first(
+    pixels: Array, border: int, kernel: int, weight: Array, outputs: int, bias: Array,
+    least: np.float32, laid: Array, out: Array, shape: tuple[int, int, int, int], edge: int,
+) -> None:  # fmt: skip
+    """Convolve few channels directly, (n, c, y, x) -> a map whose pixels begin at ``edge``.
+
+    Neighbours in a row of an image are neighbours in memory: nothing is copied for a product.
+    Writes up to five pixels beyond the last of each row.
+    """
+    n, channels, height, width = pixels.shape
+    _, tall, wide, _ = shape
+    high, broad = height + 2 * border - kernel + 1, width + 2 * border - kernel + 1
+    rows = -(-broad // 6) * 6
+    line = (rows + kernel - 1) * channels
+    for i in range(n):
+        for c in range(channels):
+            for y in range(height):
+                at = (y + border) * line + border * channels + c
+                for z in range(width):
+                    laid[at + z * channels] = pixels[i, c, y, z]
+        for y in range(high):
+            multiply(
+                laid, y * line, channels, line, kernel, rows, kernel * channels, weight, 0,
+                outputs, bias, least, out, ((i * tall + edge + y) * wide + edge) * outputs,
+                outputs,
+            )  # fmt: skip
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def weigh_and_add(
+    u: Array, shape: tuple[int, int, int, int], height: int, width: int, place: Array,
+    offset: np.float32, channel: Array, shortcut: Array, out: Array,
+) -> None:  # fmt: skip
+    """Give u (sigmoid(place . u + offset) + channel) + shortcut, pixel by pixel.
+
+    u and out are maps, ``place`` (c,), ``channel`` (n, c) flat, already squashed, ``shortcut`` the
+    pixels without a border.
+    """
+    n, tall, wide, channels = shape
+    row = 0
+    for i in range(n):
+        for y in range(1, height + 1):
+            at = ((i * tall + y) * wide + 1) * channels
+            for _ in range(width):
+                dot = spread(np.float32(0))
+                for c in range(0, channels, 8):
+                    dot = dot + load(u, at + c) * load(place, c)
+                gate = np.float32(1) / (np.float32(1) + np.exp(-(total(dot) + offset)))
+                everywhere = spread(gate)
+                for c in range(0, channels, 8):
+                    factor = everywhere + load(channel, i * channels + c)
+                    store(out, at + c, load(u, at + c) * factor + load(shortcut, row + c))
+                at += channels
+                row += channels
+    clear_border(out, shape, height, width)
+
+
+def prepare_kernel(weight: NDArray[np.floating], m: int) -> Array:
+    """G g G^T of a 3x3 kernel, packed.
 
     Args:
         weight: (out, in, 3, 3).
         m: 4 or 6.
 
     Returns:
-        ((m + 2)^2, in, out), float32.
+        ((m + 2)^2, in, out), packed for :func:`~skyvec.nn.products.multiply`.
     """
     g = KERNEL[m]
     made = np.einsum("ia,jb,ocab->ijco", g, g, np.asarray(weight, np.float64))
-    size = (m + 2) ** 2
-    return torch.from_numpy(np.ascontiguousarray(made.reshape(size, *made.shape[2:]), np.float32))
-
-
-_POOL = threading.local()
-
-
-def scratch(slot: str, *shape: int) -> Array:
-    """Give an array of this thread's own to write into; the next call with the slot reuses it.
-
-    New memory would be cleared by the system page by page, which takes as long as the sums.
-    """
-    size = math.prod(shape)
-    held: dict[str, Array] = _POOL.__dict__
-    if slot not in held or len(held[slot]) < size:
-        held[slot] = np.empty(size, np.float32)
-    return held[slot][:size].reshape(shape)
+    return pack(made.reshape((m + 2) ** 2, *made.shape[2:]))
 
 
 class Conv3:
-    """A 3x3 convolution of stride 1 with a border of zeros, and what surrounds it.
+    """A 3x3 convolution of stride 1 with a border of zeros.
 
     Args:
-        weight: (out, in, 3, 3).
+        weight: (out, in, 3, 3), in a multiple of eight, out of sixteen.
         bias: (out,).
         m: 6 for large maps, 4 where 6 would overlap too much.
         slot: Name of the memory its result is written into; another than that of its input.
@@ -324,35 +378,26 @@ class Conv3:
     def __init__(
         self, weight: Array, bias: Array, m: int, slot: str, *, rectify: bool = False
     ) -> None:
+        self.outputs, self.inputs = weight.shape[:2]
         self.kernel = prepare_kernel(weight, m)
-        self.bias, self.m, self.rectify = np.ascontiguousarray(bias), m, rectify
-        self.slot = slot
+        self.bias, self.m, self.slot = np.ascontiguousarray(bias), m, slot
+        self.none = np.zeros_like(self.bias)
+        self.least = np.float32(0) if rectify else NEVER
+        tile = 4 * (m + 2) ** 2 * (self.inputs + self.outputs)
+        # weights that do not fit into the cache should serve many tiles when they come by
+        self.block = sixes(max(CACHE // tile, 12, self.kernel.nbytes // 50_000))
 
-    def __call__(
-        self, x: Array, bend: tuple[Array, Array, Array] | None = None
-    ) -> tuple[Array, Array, Array]:
-        """Convolve max(x scale + shift, least), or x.
-
-        Args:
-            x: (n, y, x, in).
-            bend: ``scale`` (n, in), ``shift`` and ``least`` (in,).
-
-        Returns:
-            (n, y, x, out), good until the slot is written to again, and the sums of it and of
-            its square over pixels, (n, out).
-        """
-        n, height, width, channels = x.shape
-        m, tiles = self.m, n * -(-height // self.m) * -(-width // self.m)
-        size, _, outputs = self.kernel.shape
-        v = scratch("winograd in", size, tiles * channels)
-        product = scratch("winograd out", size, tiles * outputs)
-        none = np.zeros((1, 1), np.float32)
-        scale, shift, least = bend or (none, none[0], none[0])
-        into(x, m, INTO[m], bend is not None, scale, shift, least, v)
-        laid = torch.from_numpy(v.reshape(size, tiles, channels))
-        result = torch.from_numpy(product.reshape(size, tiles, outputs))
-        torch.bmm(laid, self.kernel, out=result)
-        out = scratch(self.slot, n, height, width, outputs)
-        total, square = (np.zeros((n, outputs), np.float32) for _ in range(2))
-        out_of(product, m, FROM[m], self.bias, self.rectify, out, total, square)
-        return out, total, square
+    def __call__(self, x: Map) -> Map:
+        """Convolve a map of tiles of m; the result is good until its slot is written to again."""
+        n, tall, wide, _ = x.data.shape
+        size, block = (self.m + 2) ** 2, self.block
+        out = Map(scratch(self.slot, n, tall, wide, self.outputs), x.height, x.width)
+        v = scratch("winograd in", size * (block * self.inputs + PAGE))
+        product = scratch("winograd out", size * (block * self.outputs + PAGE))
+        t = scratch("winograd tile", size * max(self.inputs, self.outputs))
+        _convolve(
+            x.flat, x.data.shape, self.m, x.height, x.width, self.kernel, self.outputs, self.bias,
+            self.none, self.least, block, v, product, t, out.flat,
+        )  # fmt: skip
+        clear_border(out.flat, out.data.shape, out.height, out.width)
+        return out

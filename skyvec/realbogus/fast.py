@@ -1,9 +1,9 @@
 """The same scores in less time: engines for networks as they are on a processor.
 
 The deep network is computed in 3x3 convolutions of few multiplications
-(:mod:`skyvec.nn.winograd`), with normalisation and activation folded into the passes that lay out
-the next product, and sums of squares taken while a map is written. Early maps are worked on a few
-stamps at a time, so that they stay in the cache; late ones many at a time, so that the weights do.
+(:mod:`skyvec.nn.winograd`), the simple one in products that read neighbourhoods where they lie
+(:mod:`skyvec.nn.products`). Early maps are worked on a few stamps at a time, so that they stay in
+the cache; late ones many at a time, so that the weights do.
 """
 
 from typing import Any
@@ -13,21 +13,32 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skyvec.models.stamps import Complex
+from skyvec.models.stamps import Complex, Simple
+from skyvec.nn.products import COLUMNS, Array, Product, pack, scratch, sixes
 from skyvec.nn.responses import FilterResponse, ResponseBlock
-from skyvec.nn.winograd import Array, Conv3, patches, pool2, scratch, weigh_and_add
+from skyvec.nn.winograd import (
+    Conv3,
+    Map,
+    bend,
+    clear_border,
+    convolve_first,
+    gather,
+    halve,
+    room,
+    sums,
+    weigh_and_add,
+)
 from skyvec.realbogus.score import Engine, eager
 
-EARLY, LATE = 4, 64
+EARLY, LATE = 6, 96
 """Stamps worked on at a time before and after the first pooling."""
-
-Bend = tuple[Array, Array, Array]
 
 
 def engine(net: nn.Module) -> Engine:
     """Give the fastest exact way to score with a network on a processor."""
-    if isinstance(net, Complex) and next(net.parameters()).device.type == "cpu":
-        return _Complex(net)
+    if isinstance(net, Complex | Simple) and next(net.parameters()).device.type == "cpu":
+        if net.out.in_features % (COLUMNS * (8 if isinstance(net, Complex) else 2)) == 0:
+            return _Complex(net) if isinstance(net, Complex) else _Simple(net)
     return eager(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
@@ -35,64 +46,104 @@ def _array(tensor: Any) -> Array:
     return np.ascontiguousarray(tensor.detach().float().numpy())
 
 
+def _rows(conv: Any) -> Array:
+    """Weights of a convolution, (y, x, channel) of its neighbourhood -> (in, out)."""
+    weight = _array(conv.weight)
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))
+
+
+class _First:
+    """The first convolution, of few channels, and max(x, 0)."""
+
+    def __init__(self, conv: Any) -> None:
+        self.weight, self.bias = pack(_rows(conv)), _array(conv.bias)
+        self.kernel, self.border = conv.kernel_size[0], conv.padding[0]
+
+    def __call__(self, pixels: NDArray[np.float32], out: Map, edge: int) -> None:
+        _, channels, height, width = pixels.shape
+        line = (sixes(width + 2 * self.border - self.kernel + 1) + self.kernel - 1) * channels
+        laid = np.zeros((height + 2 * self.border) * line, np.float32)
+        convolve_first(
+            pixels, self.border, self.kernel, self.weight, len(self.bias), self.bias,
+            np.float32(0), laid, out.flat, out.data.shape, edge,
+        )  # fmt: skip
+
+
 class _Response:
-    """The scale that a filter response has, from the sum of squares of each channel."""
+    """Filter response: normalise by the mean of the squares of each channel, cut from below."""
 
     def __init__(self, layer: FilterResponse) -> None:
         self.gamma, self.beta, self.tau = map(_array, (layer.gamma, layer.beta, layer.tau))
         self.eps = 1e-6 + np.logaddexp(0, _array(layer.e)).astype(np.float32)
         self.total = layer.total
 
-    def __call__(self, square: Array, pixels: int) -> Bend:
-        nu2 = square if self.total else square / np.float32(pixels)
-        return (self.gamma / np.sqrt(nu2 + self.eps)).astype(np.float32), self.beta, self.tau
+    def __call__(self, x: Map) -> Map:
+        shape = x.data.shape
+        plain, square = (np.empty((shape[0], shape[3]), np.float32) for _ in range(2))
+        sums(x.flat, shape, x.height, x.width, plain.reshape(-1), square.reshape(-1))
+        nu2 = square if self.total else square / np.float32(x.height * x.width)
+        scale = (self.gamma / np.sqrt(nu2 + self.eps)).astype(np.float32)
+        out = Map(scratch("response", *shape), x.height, x.width)
+        bend(x.flat, shape, x.height, x.width, scale.reshape(-1), self.beta, self.tau, out.flat)
+        return out
+
+
+class _Strided:
+    """A 3x3 convolution of stride 2, the odd pixel of padding last."""
+
+    def __init__(self, conv: Any) -> None:
+        self.product = Product(_rows(conv), _array(conv.bias), "strided")
+
+    def __call__(self, x: Map) -> Map:
+        n, channels = len(x.data), x.data.shape[3]
+        high, broad = -(-x.height // 2), -(-x.width // 2)
+        starts = {1 - max(0, (half - 1) * 2 + 3 - size) // 2
+                  for half, size in ((high, x.height), (broad, x.width))}  # fmt: skip
+        (start,) = starts
+        rows = scratch("neighbours", sixes(n * high * broad), 9 * channels)
+        gather(x.flat, x.data.shape, 3, 2, start, high, broad, rows.reshape(-1))
+        made = self.product(rows, n * high * broad).reshape(n, high, broad, -1)
+        out = room("halved", n, high, broad, made.shape[3], 4)
+        out.data[:, 1 : 1 + high, 1 : 1 + broad] = made
+        clear_border(out.flat, out.data.shape, high, broad)
+        return out
 
 
 class _Block:
-    """A residual block, (n, y, x, c) with its sums of squares -> the same."""
+    """A residual block, a map -> a map."""
 
     def __init__(self, block: ResponseBlock, slot: str) -> None:
         self.slot = slot
         self.first, self.second = _Response(block.first), _Response(block.second)
         self.stride = block.conv.stride[0]
-        weight, bias = _array(block.conv.weight), _array(block.conv.bias)
-        self.conv = Conv3(weight, bias, 4, "inner")
-        # rows of the neighbourhood in the order (y, x, channel)
-        flat = weight.transpose(2, 3, 1, 0).reshape(-1, len(weight))
-        self.flat, self.bias = torch.from_numpy(np.ascontiguousarray(flat)), torch.from_numpy(bias)
+        self.conv = (
+            Conv3(_array(block.conv.weight), _array(block.conv.bias), 4, "inner")
+            if self.stride == 1
+            else _Strided(block.conv)
+        )
         self.widen = Conv3(_array(block.widen.weight), _array(block.widen.bias), 4, "wide")
         self.place = _array(block.weigh.place.weight).reshape(-1)
         self.offset = np.float32(_array(block.weigh.place.bias)[0])
         self.squeeze, self.excite = block.weigh.squeeze, block.weigh.excite
-        self.short = block.shortcut.weight.detach().flatten(1).T.contiguous()
-        self.short_bias = torch.from_numpy(_array(block.shortcut.bias))
+        self.short = Product(_rows(block.shortcut), _array(block.shortcut.bias), "short")
 
-    def __call__(self, x: Array, square: Array) -> tuple[Array, Array]:
-        n, height, width, inputs = x.shape
-        bend = self.first(square, height * width)
-        if self.stride == 1:
-            main, _, inner = self.conv(x, bend)
-        else:
-            high, wide = -(-height // 2), -(-width // 2)
-            rows = scratch("patches", n * high * wide, 9 * inputs)
-            before = max(0, (high - 1) * 2 + 3 - height) // 2
-            patches(x, 3, 2, before, True, *bend, rows)
-            made = torch.addmm(self.bias, torch.from_numpy(rows), self.flat)
-            main = made.numpy().reshape(n, high, wide, inputs)
-            inner = np.square(main).sum((1, 2))
-        high, wide = main.shape[1:3]
-        u, total, _ = self.widen(main, self.second(inner, high * wide))
-        mean = torch.from_numpy(total / np.float32(high * wide))
+    def __call__(self, x: Map) -> Map:
+        n, channels = len(x.data), x.data.shape[3]
+        u = self.widen(self.second(self.conv(self.first(x))))
+        shape, pixels = u.data.shape, u.height * u.width
+        plain, square = (np.empty((n, shape[3]), np.float32) for _ in range(2))
+        sums(u.flat, shape, u.height, u.width, plain.reshape(-1), square.reshape(-1))
+        mean = torch.from_numpy(plain / np.float32(pixels))
         channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean)))).numpy()
-        seen = x if self.stride == 1 else np.ascontiguousarray(x[:, ::2, ::2])
-        short = scratch("short", *u.shape)
-        flat = torch.from_numpy(short.reshape(-1, u.shape[3]))
-        seen_rows = torch.from_numpy(seen.reshape(-1, inputs))
-        torch.addmm(self.short_bias, seen_rows, self.short, out=flat)
-        out = scratch(self.slot, *u.shape)
-        squares = np.zeros((n, u.shape[3]), np.float32)
-        weigh_and_add(u, self.place, self.offset, channel, short, out, squares)
-        return out, squares
+        rows = scratch("seen", sixes(n * pixels), channels)
+        gather(x.flat, x.data.shape, 1, self.stride, 1, u.height, u.width, rows.reshape(-1))
+        short = self.short(rows, n * pixels)
+        out = Map(scratch(self.slot, *shape), u.height, u.width)
+        weigh_and_add(
+            u.flat, shape, u.height, u.width, self.place, self.offset, channel.reshape(-1),
+            short.reshape(-1), out.flat,
+        )  # fmt: skip
+        return out
 
 
 class _Complex:
@@ -100,10 +151,8 @@ class _Complex:
 
     def __init__(self, net: Complex) -> None:
         net = net.eval()
-        first: Any = net.stem[0]
         rest: list[Any] = list(net.stem[1:])
-        weight = _array(first.weight).transpose(2, 3, 1, 0).reshape(-1, len(first.weight))
-        self.first = torch.from_numpy(np.ascontiguousarray(weight)), first.bias.detach()
+        self.first = _First(net.stem[0])
         self.stem = [
             Conv3(_array(conv.weight), _array(conv.bias), 6, f"stem {i % 2}", rectify=True)
             for i, conv in enumerate(rest, 1)
@@ -118,42 +167,87 @@ class _Complex:
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         scores = [np.zeros(0)]
+        pixels = np.ascontiguousarray(pixels)
         with torch.inference_mode():
             for first in range(0, len(pixels), LATE):
-                scores.append(self._late(pixels[first : first + LATE]))
+                scores.append(self._score(pixels[first : first + LATE]))
         return np.concatenate(scores)
 
-    def _early(self, pixels: NDArray[np.float32]) -> Array:
-        x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-        n, height, width, channels = x.shape
-        rows = scratch("patches", n * height * width, 25 * channels)
-        none = np.zeros((1, 1), np.float32)
-        patches(x, 5, 1, 2, False, none, none[0], none[0], rows)
-        weight, bias = self.first
-        x = scratch("stem 0", n, height, width, len(bias))
-        flat = torch.from_numpy(x.reshape(-1, len(bias)))
-        torch.addmm(bias, torch.from_numpy(rows), weight, out=flat).relu_()
-        for conv in self.stem:
-            x, _, _ = conv(x)
-        return x
-
-    def _late(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-        halves = [-(-side // 2) for side in pixels.shape[2:]]
-        x = scratch("pooled", len(pixels), *halves, len(self.stem[-1].bias))
-        for i in range(0, len(pixels), EARLY):
-            _pooled(self._early(pixels[i : i + EARLY]), x[i : i + EARLY])
-        x, _, square = self.conv2(x)
-        x = self.block2(x, square)[0]
-        n, height, width, channels = x.shape
-        x = _pooled(x, scratch("pooled", n, -(-height // 2), -(-width // 2), channels))
-        x, _, square = self.conv3(x)
-        x, square = self.block3(x, square)
-        x, square = self.block4(x, square)
-        x, _ = self.block5(x, square)
-        z = self.out(torch.from_numpy(x.mean((1, 2))))
+    def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        n, _, height, width = pixels.shape
+        x = room("pooled", n, -(-height // 2), -(-width // 2), len(self.first.bias), 4)
+        for i in range(0, n, EARLY):
+            some = pixels[i : i + EARLY]
+            early = room("stem 0", len(some), height, width, len(self.first.bias), 6)
+            self.first(some, early, 1)
+            clear_border(early.flat, early.data.shape, height, width)
+            for conv in self.stem:
+                early = conv(early)
+            _halved(early, Map(x.data[i : i + EARLY], x.height, x.width))
+        x = self.block2(self.conv2(x))
+        half = room("pooled", n, -(-x.height // 2), -(-x.width // 2), x.data.shape[3], 4)
+        _halved(x, half)
+        x = self.block5(self.block4(self.block3(self.conv3(half))))
+        plain, square = (np.empty((n, x.data.shape[3]), np.float32) for _ in range(2))
+        sums(x.flat, x.data.shape, x.height, x.width, plain.reshape(-1), square.reshape(-1))
+        z = self.out(torch.from_numpy(plain / np.float32(x.height * x.width)))
         return (z[:, 1] - z[:, 0]).double().numpy()
 
 
-def _pooled(x: Array, out: Array) -> Array:
-    pool2(x, out, np.zeros((len(x), x.shape[3]), np.float32))
-    return out
+class _Simple:
+    """The shallow network, from normalised stamps (n, 3, y, x) to scores (n,)."""
+
+    def __init__(self, net: Simple) -> None:
+        net = net.eval()
+        self.half = net._half
+        self.one = _First(net.one)
+        self.two = Conv3(_array(net.two.weight), _array(net.two.bias), 4, "second", rectify=True)
+        first: Any = net.dense[0]
+        channels = len(net.two.bias)  # type: ignore[arg-type]
+        side = round((first.in_features // channels) ** 0.5)
+        weight = first.weight.detach().reshape(-1, channels, side, side)
+        # columns in the order (y, x, channel) in which maps lie here
+        self.dense = [(weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous(), first.bias)]
+        self.dense += [(layer.weight.T, layer.bias) for layer in (net.dense[1], net.out)]  # type: ignore[misc]
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        scores = [np.zeros(0)]
+        pixels = np.ascontiguousarray(pixels)
+        with torch.inference_mode():
+            for first in range(0, len(pixels), LATE):
+                scores.append(self._score(pixels[first : first + LATE]))
+        return np.concatenate(scores)
+
+    def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        n, side, width = len(pixels), pixels.shape[2] - 4, len(self.one.bias)
+        half = self.half(side)
+        inner = half - 2
+        # without a border of its own: the convolution has none, so the pixels stand in for it
+        x = room("simple 1", n, inner, inner, width, 4)
+        x.data[...] = 0
+        for i in range(0, n, EARLY):
+            some = pixels[i : i + EARLY]
+            made = Map(scratch("simple 0", len(some), side, sixes(side), width), side, side)
+            self.one(some, made, 0)
+            part = x.data[i : i + EARLY]
+            halve(
+                made.flat, made.data.shape, 0, side, side, part.reshape(-1), part.shape, 0,
+                half, half,
+            )  # fmt: skip
+        y = self.two(x)
+        last = self.half(inner)
+        flat = scratch("simple 2", n, last, last, self.two.outputs)
+        halve(y.flat, y.data.shape, 1, inner, inner, flat.reshape(-1), flat.shape, 0, last, last)
+        z = torch.from_numpy(flat.reshape(n, -1))
+        for i, (weight, bias) in enumerate(self.dense):
+            z = torch.addmm(bias, z, weight)
+            z = z.relu_() if i < 2 else z
+        return (z[:, 1] - z[:, 0]).double().numpy()
+
+
+def _halved(x: Map, out: Map) -> None:
+    halve(
+        x.flat, x.data.shape, 1, x.height, x.width, out.flat, out.data.shape, 1, out.height,
+        out.width,
+    )  # fmt: skip
+    clear_border(out.flat, out.data.shape, out.height, out.width)
