@@ -36,9 +36,11 @@ EARLY, LATE = 6, 96
 
 def engine(net: nn.Module) -> Engine:
     """Give the fastest exact way to score with a network on a processor."""
-    if isinstance(net, Complex | Simple) and next(net.parameters()).device.type == "cpu":
-        if net.out.in_features % (COLUMNS * (8 if isinstance(net, Complex) else 2)) == 0:
-            return _Complex(net) if isinstance(net, Complex) else _Simple(net)
+    if next(net.parameters()).device.type == "cpu":
+        if isinstance(net, Complex) and net.out.in_features % (8 * COLUMNS) == 0:
+            return _Complex(net)
+        if isinstance(net, Simple) and net.out.in_features % (2 * COLUMNS) == 0:
+            return _Simple(net)
     return eager(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
