@@ -87,14 +87,14 @@ def picture_grid(
     down = -(-len(pictures) // across)
     figure = Figure(figsize=(across * (SIDE + 0.12) + 0.1, down * (SIDE + 0.42) + 0.1))
     for i, picture in enumerate(pictures):
-        axes = _place(figure, divmod(i, across), (down, across))
+        axes = _place(figure, divmod(i, across))
         colour = colours[i] if colours else INK
         draw_picture(axes, picture, colour=colour if colour != INK else "")
         _caption(axes, captions[i], colour)
     return figure
 
 
-def _place(figure: Figure, place: tuple[int, int], shape: tuple[int, int]) -> Axes:
+def _place(figure: Figure, place: tuple[int, int]) -> Axes:
     width, height = figure.get_size_inches()
     left = 0.1 + place[1] * (SIDE + 0.12)
     bottom = height - (place[0] + 1) * (SIDE + 0.42)
@@ -132,7 +132,7 @@ def cluster_samples(
     figure = Figure(figsize=(across * (SIDE + 0.12) + 0.1, down * (SIDE + 0.42) + 0.1))
     for i, (cluster, rows) in enumerate(members.items()):
         for j, row in enumerate(rows):
-            axes = _place(figure, (i, j), (down, across))
+            axes = _place(figure, (i, j))
             draw_picture(axes, pictures[row], colour=cluster_colour(cluster))
             head = f"cluster {cluster}: {size[cluster]:,} members" if j == 0 else ""
             _caption(axes, f"{head}\n{ids[row]}", INK)
