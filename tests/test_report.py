@@ -216,6 +216,8 @@ def test_number_pictures():
     histogram = charts.similarity_histogram(np.linspace(0.5, 1, 100), np.array([0.5]), k=2)
     assert "neighbour 2" in histogram.axes[0].get_xlabel()
     assert sum(p.get_height() for p in histogram.axes[0].patches) == 100
+    far = charts.distance_histogram(np.linspace(0, 9, 100), np.array([9.0]), k=2)
+    assert "distance to neighbour 2" in far.axes[0].get_xlabel()
 
 
 TABLE = pa.table(

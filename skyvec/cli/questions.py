@@ -229,11 +229,12 @@ def outliers(
         ),
     ] = "",
     far: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--far", help="By Euclidean distance: finds spoilt images, too bright codes."
+            "--far/--cosine",
+            help="By Euclidean distance, or by cosine; images by distance unless told.",
         ),
-    ] = False,
+    ] = None,
     export_keep: Annotated[
         Path | None,
         typer.Option(
@@ -249,18 +250,20 @@ def outliers(
     Similarity is the cosine to the k-th nearest other object: 1 finds what is alone, 5 also pairs
     and small groups of odd things. An object stands in the list by its oddest segment.
 
-    With --far it is the distance itself, to which the length of a vector counts as well. With
-    --label a segment's distance to the centre of its class is compared with the usual one
+    With --far it is the distance itself, to which the length of a vector counts as well: so are
+    spoilt images found, and images are ranked so unless --cosine is given. With --label a
+    segment's distance to the centre of its class is compared with the usual one
     of the class: rare forms, disturbed systems and spoilt images are far. Look at the list, then
     --export-keep FILE writes what is left without its -n first; `skyvec probe --keep FILE` says
     what that changes.
     """
     # late: Faiss would slow `--help` down
     from skyvec.report import answers
+    from skyvec.store import survey_kind
 
     if label:
         table = answers.class_outliers(survey, model, label=label).table
-    elif far:
+    elif far or (far is None and survey_kind(survey) == "images"):
         table = answers.far_outliers(survey, model, k=k).table
     else:
         _mention_graph(survey, model, k)

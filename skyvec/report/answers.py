@@ -90,6 +90,17 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
     return remember(survey, "outliers", model, {"k": k, **argument(near)}, make)
 
 
+def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
+    """Rank as a kind of object is ranked where nothing else is said.
+
+    Images by distance (:func:`far_outliers`): a trail or a saturated star makes a code longer and
+    turns it towards those of other bright images, where cosines find company. All else by cosine
+    (:func:`outliers`): a curve is read on its own scale, so the length of its code says little.
+    """
+    rank = far_outliers if store.survey_kind(survey) == "images" else outliers
+    return rank(survey, model, k=k)
+
+
 def far_outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
     """Rank all segments by Euclidean distance to their k-th nearest other target, farthest first.
 

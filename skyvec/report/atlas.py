@@ -60,7 +60,7 @@ def draw_map(
         placed: Further places to mark, shape (m, 2).
     """
     grouped = answers.clusters(survey, model).table
-    oddest = answers.outliers(survey, model).table["id"].to_pylist()[:N_MARKED]
+    oddest = answers.oddest(survey, model).table["id"].to_pylist()[:N_MARKED]
     marked = np.flatnonzero(np.isin(np.array(answer.table["id"].to_pylist()), oddest))
     examples = _examples(grouped)
     return charts.map_picture(

@@ -4,7 +4,7 @@ Pure functions of arrays that give a Matplotlib figure, as in :mod:`skyvec.repor
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -237,9 +237,28 @@ def similarity_histogram(similarity: Floats, marked: Floats, *, k: int) -> Figur
         marked: The values to mark, shape (m,).
         k: Which neighbour.
     """
+    return _histogram(
+        similarity, marked, f"cosine similarity to neighbour {k} of another target", "left"
+    )
+
+
+def distance_histogram(distance: Floats, marked: Floats, *, k: int) -> Figure:
+    """Draw how far segments are from their k-th nearest other target, the oddest marked.
+
+    Args:
+        distance: Euclidean, >= 0, shape (n,).
+        marked: The values to mark, shape (m,).
+        k: Which neighbour.
+    """
+    return _histogram(distance, marked, f"distance to neighbour {k} of another target", "right")
+
+
+def _histogram(
+    values: Floats, marked: Floats, label: str, side: Literal["left", "right"]
+) -> Figure:
     figure = Figure(figsize=(6.4, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(similarity, bins=80, color=CLUSTER_COLOURS[0], log=True)
+    axes.hist(values, bins=80, color=CLUSTER_COLOURS[0], log=True)
     if len(marked):
         axes.plot(
             marked,
@@ -250,9 +269,15 @@ def similarity_histogram(similarity: Floats, marked: Floats, *, k: int) -> Figur
             transform=axes.get_xaxis_transform(),
             label=f"the {len(marked)} most dissimilar",
         )
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.92))
+        x = 0 if side == "left" else 1
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            loc="upper left" if side == "left" else "upper right",
+            bbox_to_anchor=(x, 0.92),
+        )
     quiet(axes)
     axes.tick_params(labelsize=8)
-    axes.set_xlabel(f"cosine similarity to neighbour {k} of another target", fontsize=8.5)
+    axes.set_xlabel(label, fontsize=8.5)
     axes.set_ylabel("segments", fontsize=8.5)
     return figure

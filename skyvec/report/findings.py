@@ -28,9 +28,7 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     catalog = store.read_catalog(survey)
     column = answers.label_column(catalog, None)
     said = []
-    # the length of a code tells a spoilt image; that of a curve on its own scale tells nothing
-    is_image = store.survey_kind(survey) == "images"
-    odd = answers.far_outliers(survey, model) if is_image else answers.outliers(survey, model)
+    odd = answers.oddest(survey, model)
     ranked = np.array(odd.table["target"].to_pylist(), np.str_)
     planted = catalog.target[_is_planted(catalog, column)]
     rank = np.flatnonzero(np.isin(ranked, planted)) + 1

@@ -102,7 +102,7 @@ def report(
             progress(i, 6, what)
 
     at_work(0, "outliers")
-    outliers = answers.outliers(survey, model)
+    outliers = answers.oddest(survey, model)
     at_work(1, "clusters")
     clusters = answers.clusters(survey, model)
     at_work(2, "map")
@@ -296,21 +296,38 @@ def _samples_section(material: _Material) -> Section | None:
     )
 
 
+_BY_COSINE = (
+    "Each object once, ranked by cosine similarity to its nearest other object number {k}, "
+    "lowest first. Density is that of the place against its surroundings: 1 = as dense, far "
+    "below 1 = alone beside a dense group. "
+)
+_BY_DISTANCE = (
+    "Ranked by Euclidean distance to the nearest other object number {k}, farthest first: trails "
+    "and saturated stars make long codes, to which cosines are blind. "
+)
+
+
 def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     table = material.outliers.table.slice(0, N_ODDEST)
     ids = table["id"].to_pylist()
-    captions = [
-        "{rank}. {id}\nsimilarity {similarity:.3f}, density {density_ratio:.2f}".format(**row)
-        for row in table.to_pylist()
-    ]
+    if "distance" in table.column_names:
+        told, measure = "distance {distance:.3f}", "distance"
+        title, how = "How far is the neighbour?", _BY_DISTANCE
+    else:
+        told = "similarity {similarity:.3f}, density {density_ratio:.2f}"
+        measure = "similarity"
+        title, how = "How alike is the neighbour?", _BY_COSINE
+    captions = [("{rank}. {id}\n" + told).format(**row) for row in table.to_pylist()]
     figure = galleries.grid(material.survey, ids, captions)
-    similarity = _column(material.outliers.table, "similarity")
     k = int(material.outliers.facts["k"])
-    histogram = charts.similarity_histogram(similarity, similarity[: len(ids)], k=k)
+    values = _column(material.outliers.table, measure)
+    is_far = measure == "distance"
+    draw = charts.distance_histogram if is_far else charts.similarity_histogram
+    histogram = draw(values, values[: len(ids)], k=k)
     body = material.draw(
         "outliers", figure, f"The {len(ids)} most dissimilar, oddest first.{material.key()}"
     )
-    body += material.draw("similarity", histogram, "How alike is the neighbour?")
+    body += material.draw(measure, histogram, title)
     if labels is not None:
         by_id = dict(zip(material.map.table["id"].to_pylist(), labels.tolist()))
         table = table.append_column("class", pa.array([by_id[i] for i in ids], pa.string()))
@@ -319,11 +336,9 @@ def _oddest_section(material: _Material, labels: np.ndarray | None) -> Section:
     return Section(
         "outliers",
         "Most dissimilar",
-        f"Each object once, ranked by cosine similarity to its nearest other object number {k}, "
-        "lowest first. Density is that of the place against its surroundings: 1 = as dense, "
-        "far below 1 = alone beside a dense group. Why: the direction in which the code stands "
-        "out, if one does; the part without which the object would be less odd, if it is one "
-        "part; and the nearest object that is not odd. `skyvec explain ID` says more.",
+        how.format(k=k) + "Why: the direction in which the code stands out, if one does; the part "
+        "without which the object would be less odd, if it is one part; and the nearest object "
+        "that is not odd. `skyvec explain ID` says more.",
         body + page.table(table),
     )
 
