@@ -30,8 +30,8 @@ from skyvec.nn.winograd import (
 )
 from skyvec.realbogus.score import Engine, eager
 
-EARLY, LATE = 6, 96
-"""Stamps worked on at a time before and after the first pooling."""
+EARLY, MIDDLE, LATE = 12, 24, 192
+"""Stamps worked on at a time before the first pooling, before the second, and after it."""
 
 
 def engine(net: nn.Module) -> Engine:
@@ -175,20 +175,27 @@ class _Complex:
                 scores.append(self._score(pixels[first : first + LATE]))
         return np.concatenate(scores)
 
-    def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _early(self, pixels: NDArray[np.float32]) -> Map:
         n, _, height, width = pixels.shape
-        x = room("pooled", n, -(-height // 2), -(-width // 2), len(self.first.bias), 4)
+        whole = room("pooled", n, -(-height // 2), -(-width // 2), self.conv2.inputs, 4)
         for i in range(0, n, EARLY):
             some = pixels[i : i + EARLY]
-            early = room("stem 0", len(some), height, width, len(self.first.bias), 6)
-            self.first(some, early, 1)
-            clear_border(early.flat, early.data.shape, height, width)
+            x = room("stem 0", len(some), height, width, self.conv2.inputs, 6)
+            self.first(some, x, 1)
+            clear_border(x.flat, x.data.shape, height, width)
             for conv in self.stem:
-                early = conv(early)
-            _halved(early, Map(x.data[i : i + EARLY], x.height, x.width))
-        x = self.block2(self.conv2(x))
-        half = room("pooled", n, -(-x.height // 2), -(-x.width // 2), x.data.shape[3], 4)
-        _halved(x, half)
+                x = conv(x)
+            _halved(x, Map(whole.data[i : i + EARLY], whole.height, whole.width))
+        return whole
+
+    def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+        n, _, height, width = pixels.shape
+        for _ in range(2):
+            height, width = -(-height // 2), -(-width // 2)
+        half = room("half", n, height, width, self.conv2.outputs, 4)
+        for i in range(0, n, MIDDLE):
+            x = self.block2(self.conv2(self._early(pixels[i : min(i + MIDDLE, n)])))
+            _halved(x, Map(half.data[i : i + MIDDLE], height, width))
         x = self.block5(self.block4(self.block3(self.conv3(half))))
         plain, square = (np.empty((n, x.data.shape[3]), np.float32) for _ in range(2))
         sums(x.flat, x.data.shape, x.height, x.width, plain.reshape(-1), square.reshape(-1))
