@@ -197,6 +197,7 @@ def real(
     folds: int,
     sizes: list[int],
     networks: list[str],
+    tested: int,
 ) -> tuple[dict[str, Row], dict[str, nn.Module]]:
     """Rows of the table of part 1, and the networks of the first fold."""
     labels = np.where(table["label"] == "unknown", "", table["label"])
@@ -207,7 +208,7 @@ def real(
     shapes = shape_statistics(pixels)
     rows: dict[str, Row] = {}
     kept: dict[str, nn.Module] = {}
-    for part in range(folds):
+    for part in range(tested):
         test = fold == part
         scaling = Scaling.fit(pixels[~test], "linear")
         scaled = scaling.apply(pixels)
@@ -526,6 +527,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of training, a network and fold (60)")
     parser.add_argument("--galaxies", type=int, help="simulated for the survey change (1600)")
     parser.add_argument("--folds", type=int, help="of the real set (3)")
+    parser.add_argument("--tested", type=int, help="of the folds, for long trainings (all)")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[40], help="of the codes; the first is the usual"
     )
@@ -548,7 +550,8 @@ def main() -> None:
     pixels, table = pictures("sdss_gz1", most) if is_real else simulated_pictures(most or 1600)
     kept: dict[str, nn.Module] = {}
     if "real" in options.parts:
-        rows, kept = real(pixels, table, seconds, folds, options.sizes, options.networks)
+        tested = options.tested or folds
+        rows, kept = real(pixels, table, seconds, folds, options.sizes, options.networks, tested)
         show(rows)
         for task, ending in (("5 classes", ""), ("4 classes", "_unhanded")):
             for name in options.networks:
