@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -138,6 +139,21 @@ def learn(
     return steps
 
 
+def once(keep: Path | None, name: str, model: nn.Module, work: Callable[[], int]) -> int:
+    """Train, or take the weights that an earlier run has kept; count the steps."""
+    path = None if keep is None else keep / f"{name}.safetensors"
+    if path is not None and path.exists():
+        model.load_state_dict(load_file(path))
+        return int(model.eval().steps)
+    steps = work()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(weights, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    return steps
+
+
 def encoder(model: nn.Module) -> Encode:
     def encode(pixels: Pixels) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -198,6 +214,7 @@ def real(
     sizes: list[int],
     networks: list[str],
     tested: int,
+    keep: Path | None,
 ) -> tuple[dict[str, Row], dict[str, nn.Module]]:
     """Rows of the table of part 1, and the networks of the first fold."""
     labels = np.where(table["label"] == "unknown", "", table["label"])
@@ -225,7 +242,12 @@ def real(
                 row = name if size == sizes[0] else f"{name}, {size} numbers"
                 if name == "default" and size == sizes[0]:
                     vectors["default, untrained"] = encoder(model)(scaled)
-                steps = train(model, own, seconds, part, rate=rate, optimiser=optimiser)
+                steps = once(
+                    keep, f"{name}-{size}-fold{part + 1}of{folds}-{seconds:g}s", model,
+                    lambda model=model, part=part, own=own, rate=rate, optimiser=optimiser: train(
+                        model, own, seconds, part, rate=rate, optimiser=optimiser
+                    ),
+                )  # fmt: skip
                 vectors[row] = encoder(model)(scaled)
                 print(f"fold {part + 1}: {row}, {steps} steps", flush=True)
                 if part == 0 and size == sizes[0]:
@@ -312,7 +334,12 @@ def adapt(
 
 
 def survey_change(
-    n: int, seconds: float, weight: float, own_scaling: bool, networks: list[str]
+    n: int,
+    seconds: float,
+    weight: float,
+    own_scaling: bool,
+    networks: list[str],
+    keep: Path | None,
 ) -> dict:
     """Part 2 on simulated pairs; pixels of the target scaled as the source's, or by their own."""
     (catalog, one), (_, other) = simulate_galaxies(
@@ -330,16 +357,25 @@ def survey_change(
         kind, options, rate, optimiser = NETWORKS[name]
         torch.manual_seed(0)
         model = MODELS[kind](bands=3, size=64, **options)
-        train(model, source[~test], seconds, 0, rate=rate, optimiser=optimiser)
+        about = f"change{'-own' if own_scaling else ''}-{name}-{n}-{seconds:g}s"
+        once(
+            keep, f"{about}-before", model,
+            lambda model=model, rate=rate, optimiser=optimiser: train(
+                model, source[~test], seconds, 0, rate=rate, optimiser=optimiser
+            ),
+        )  # fmt: skip
         start = {key: value.clone() for key, value in model.state_dict().items()}
         result: dict = {}
         guesses = {}
         for form in ("before", "mmd", "pairs"):
             if form != "before":
                 model.load_state_dict(start)
-                adapt(
-                    model, source[~test], target[~test], seconds, weight=weight,
-                    paired=form == "pairs", rate=rate / 2,
+                once(
+                    keep, f"{about}-{form}-{weight:g}", model,
+                    lambda model=model, rate=rate, form=form: adapt(
+                        model, source[~test], target[~test], seconds, weight=weight,
+                        paired=form == "pairs", rate=rate / 2,
+                    ),
                 )  # fmt: skip
             codes = [encoder(model)(pixels) for pixels in (source, target)]
             probes = [learned(code[~test], labels[~test]) for code in codes]
@@ -381,7 +417,12 @@ def survey_change(
 
 
 def real_change(
-    pixels: Pixels, table: dict, seconds: float, weight: float, networks: list[str]
+    pixels: Pixels,
+    table: dict,
+    seconds: float,
+    weight: float,
+    networks: list[str],
+    keep: Path | None,
 ) -> dict:
     """Part 2 on SDSS and DECaLS.
 
@@ -405,14 +446,25 @@ def real_change(
         kind, options, rate, optimiser = NETWORKS[name]
         torch.manual_seed(0)
         model = MODELS[kind](bands=3, size=64, **options)
-        train(model, source, seconds, 0, rate=rate, optimiser=optimiser)
+        about = f"real-{name}-{seconds:g}s"
+        once(
+            keep, f"{about}-before", model,
+            lambda model=model, rate=rate, optimiser=optimiser: train(
+                model, source, seconds, 0, rate=rate, optimiser=optimiser
+            ),
+        )  # fmt: skip
         start = {key: value.clone() for key, value in model.state_dict().items()}
         rows = result[name] = {}
         for form in ("before", "mmd", "mmd, spirals"):
             if form != "before":
                 model.load_state_dict(start)
                 theirs = source[spiral] if form.endswith("spirals") else source
-                adapt(model, theirs, target, seconds, weight=weight, paired=False, rate=rate / 2)
+                once(
+                    keep, f"{about}-{form}-{weight:g}", model,
+                    lambda model=model, rate=rate, theirs=theirs: adapt(
+                        model, theirs, target, seconds, weight=weight, paired=False, rate=rate / 2
+                    ),
+                )  # fmt: skip
             one, other = encoder(model)(source), encoder(model)(target)
             probe_of = learned(one[known], labels[known])
             guess = probe_of.predict(other)
@@ -536,6 +588,9 @@ def main() -> None:
         "--own-scaling", action="store_true", help="scale the target by its own sky and noise"
     )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument(
+        "--keep", type=Path, help="folder of weights; what is there is not trained again"
+    )
     parser.add_argument("--parts", nargs="+", default=["real", "change", "odd"])
     options = parser.parse_args()
     seconds = options.seconds or (3 if options.quick else 60)
@@ -551,7 +606,9 @@ def main() -> None:
     kept: dict[str, nn.Module] = {}
     if "real" in options.parts:
         tested = options.tested or folds
-        rows, kept = real(pixels, table, seconds, folds, options.sizes, options.networks, tested)
+        rows, kept = real(
+            pixels, table, seconds, folds, options.sizes, options.networks, tested, options.keep
+        )
         show(rows)
         for task, ending in (("5 classes", ""), ("4 classes", "_unhanded")):
             for name in options.networks:
@@ -566,7 +623,9 @@ def main() -> None:
     if "change" in options.parts:
         # the residual VAE would take as long again, and its change is much like the published
         asked = [name for name in options.networks if name != "residual_vae"]
-        change = survey_change(galaxies, seconds, options.weight, options.own_scaling, asked)
+        change = survey_change(
+            galaxies, seconds, options.weight, options.own_scaling, asked, options.keep
+        )
         if "default" in change:
             result["drop"] = change["default"]["drop"][0]
             result["drop_recovered"] = change["default"]["recovered_mmd"][0]
@@ -574,7 +633,7 @@ def main() -> None:
         result["change"] = change
         if is_real:
             result["sdss_to_decals"] = real_change(
-                pixels, table, seconds, options.weight, ["default"]
+                pixels, table, seconds, options.weight, ["default"], options.keep
             )
     result |= {"training_s": seconds, "images": len(pixels), "folds": folds}
     result |= {"seconds": time.perf_counter() - began, "cores": os.cpu_count()}
