@@ -11,9 +11,10 @@ by object and, where there are several trainings, by training.
   and one first stage, then ``--seeds`` trainings of each row. Up to the scale "laptop" each of
   them scores all reals and its own share of the bogus, so that their mean has seen every one.
 * noise: wrong labels in 1, 5 and 10 % of each class; recall and precision of the suspects; FPR at
-  TPR 0.9 of suspects kept, removed, unlabelled, flipped. Twice: as the stamps are trained on here,
-  turned and mirrored and with the weights that did best on (noisy) validation stamps; and "by
-  heart", without turning, without drop-out, to the last step, on the smaller set.
+  TPR 0.9 of suspects kept, removed, unlabelled, flipped. In three ways: "turned", as all trainings
+  here, with stamps turned and mirrored, drop-out, and the weights that did best on (noisy)
+  validation stamps; "stopped", as published, without the first two; "heart", without all three, to
+  the last step. The last two on fewer stamps. The first stage is always of the first way.
 * peers: braai's VGG6 and a random forest on autoScan's 38 numbers, on the same samples.
 * real: published Deep-HiTS figures, and ZTF stamps scored by what was learnt in simulation.
 
@@ -29,7 +30,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,8 @@ class Scale:
         each: How many of them get a network of their own in row 1.
         simple: Width of the simple network.
         complex: Width of the complex one.
-        steps: Of the simple network, 64 stamps each; the noise experiments take two thirds.
+        steps: Of the simple network and of VGG6, 64 stamps each.
+        noise: Of the simple network in the noise experiments.
         few: Of it where it learns from the stamps of one sensor.
         deep: Of the complex network, 32 stamps each.
         heart: Stamps and steps of the training by heart.
@@ -97,6 +99,7 @@ class Scale:
     simple: int
     complex: int
     steps: int
+    noise: int
     few: int
     deep: int
     heart: tuple[int, int]
@@ -105,15 +108,15 @@ class Scale:
 
 
 SCALES = {
-    "tiny": Scale(900, 1200, 300, 3000, 4, 2, 16, 4, 120, 40, 30, (600, 200), visits=2),
-    "quick": Scale(2000, 2600, 400, 4000, 8, 2, 16, 4, 300, 80, 60, (1000, 300), visits=3),
-    "small": Scale(3000, 4000, 500, 6000, 8, 3, 16, 4, 500, 100, 150, (2000, 800)),
-    "laptop": Scale(10_000, 14_000, 2000, 102_000, 8, 4, 16, 8, 1200, 250, 300, (8000, 2500)),
+    "tiny": Scale(900, 1200, 300, 3000, 4, 2, 16, 4, 120, 80, 40, 30, (600, 200), visits=2),
+    "quick": Scale(2000, 2600, 400, 4000, 8, 2, 16, 4, 300, 150, 80, 60, (1000, 250), visits=3),
+    "small": Scale(3000, 4000, 500, 6000, 8, 3, 16, 4, 500, 300, 100, 150, (2000, 500)),
+    "laptop": Scale(10_000, 14_000, 2000, 102_000, 8, 4, 16, 8, 1000, 500, 250, 300, (6000, 1000)),
     "medium": Scale(
-        40_000, 60_000, 3000, 102_000, 20, 20, 32, 16, 8000, 800, 6000, (20_000, 9000), False
+        40_000, 60_000, 3000, 102_000, 20, 20, 32, 16, 8000, 8000, 800, 6000, (20_000, 9000), False
     ),
     "paper": Scale(
-        1_200_000, 2_000_000, 3000, 255_000, 84, 84, 32, 32, 200_000, 20_000, 400_000,
+        1_200_000, 2_000_000, 3000, 255_000, 84, 84, 32, 32, 200_000, 200_000, 20_000, 400_000,
         (200_000, 200_000), False,
     ),
 }  # fmt: skip
@@ -147,6 +150,8 @@ ORDERINGS = (
 )
 """Better row, worse row: what the paper's figures say."""
 ARMS = ("keep", "remove", "unlabel", "flip")
+WAYS = ("turned", "stopped", "heart")
+"""How the noise experiments train: see above."""
 PAPER_NOISE = 0.006, 0.01
 """Wrong labels the authors estimate by eye: of bogus, of reals."""
 SHARE = 0.25
@@ -166,78 +171,92 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.size = SCALES[options.scale]
         self.result: dict[str, Any] = {"scale": options.scale}
-        self._ready: dict[str, tuple[Samples, Samples]] = {}
+        self._ready: dict[tuple[str, str, int], Samples] = {}
 
     @cached_property
     def learn_raw(self) -> tuple[Stamps, Catalog]:
         """Stamps to learn from."""
-        return self.simulate("learn", self.size.reals, self.size.bogus, 1, observed=False)
+        return self.raw("learn")
 
     @cached_property
     def test_raw(self) -> tuple[Stamps, Catalog]:
         """Stamps to test on."""
-        size = self.size
-        return self.simulate("test", size.test_reals, size.test_bogus, 2, observed=True)
+        return self.raw("test")
 
-    def simulate(
-        self, name: str, reals: int, bogus: int, seed: int, *, observed: bool
-    ) -> tuple[Stamps, Catalog]:
-        """Simulate detections in parts, or read them; a field is in one part alone."""
-        n = -(-bogus // PART)
-        parts = []
-        for k in range(n):
-            file = self.folder / f"{name}.{k}.npz"
-            if not file.exists():
-                began = time.process_time()
-                stamps, catalog = simulate_stamps(
-                    *(total * (k + 1) // n - total * k // n for total in (reals, bogus)),
-                    np.random.default_rng([seed, k]),
-                    detectors=make_detectors(self.size.sensors),
-                    observed=observed,
-                    visits=self.size.visits,
-                    name=f"{name}.{k}",
-                )
-                columns = {f"column {key}": value for key, value in catalog.columns.items()}
-                rows = {"id": stamps.id, "pixels": stamps.pixels, "detector": stamps.detector,
-                        "exposure": stamps.exposure, "object": stamps.object}  # fmt: skip
-                write(file, {**rows, **columns})
-                took = time.process_time() - began
-                say(f"simulated {len(stamps):,} detections ({file.name}) in {took:.0f} s")
-            with np.load(file) as found:
-                parts.append({key: found[key] for key in found})
-        whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    def parts(self, name: str) -> int:
+        """In how many parts the stamps of "learn" or "test" lie."""
+        return -(-(self.size.bogus if name == "learn" else self.size.test_bogus) // PART)
+
+    def raw(self, name: str, parts: int = 0) -> tuple[Stamps, Catalog]:
+        """The first parts of "learn" or "test" as they were simulated; 0 for all."""
+        files = [self.simulate(name, k) for k in range(parts or self.parts(name))]
+        found = [_read(file) for file in files]
+        whole = {key: np.concatenate([one[key] for one in found]) for key in found[0]}
         names = ("id", "pixels", "detector", "exposure", "object")
         stamps = Stamps(*(whole[key] for key in names))
         unknown = np.full(len(stamps), np.nan)
         columns = {k.removeprefix("column "): v for k, v in whole.items() if k not in names}
         return stamps, Catalog(stamps.id, stamps.object, unknown, unknown.copy(), columns)
 
-    def samples(self, name: str, scale: str) -> Samples:
-        """Samples of "learn" or "test", normalised once and kept."""
-        stamps, catalog = self.learn_raw if name == "learn" else self.test_raw
-        file = self.folder / f"{name}-{scale}.npz"
-        if not file.exists():
-            usable = np.flatnonzero(faults(stamps.pixels, SIDE) == "")
-            pixels = normalise(stamps.pixels[usable], scale, side=SIDE)
-            write(file, {"pixels": pixels, "usable": usable})
-        with np.load(file) as found:
-            pixels, usable = found["pixels"], found["usable"]
-        catalog = catalog.take(usable)
-        return Samples(
-            stamps.id[usable],
-            pixels,
+    def simulate(self, name: str, k: int) -> Path:
+        """Simulate part k of "learn" or "test", unless it is there; part 0 has all the reals."""
+        file = self.folder / f"{name}.{k}.npz"
+        if file.exists():
+            return file
+        size, n, began = self.size, self.parts(name), time.process_time()
+        reals, bogus = size.reals, size.bogus
+        if name == "test":
+            reals, bogus = size.test_reals, size.test_bogus
+        stamps, catalog = simulate_stamps(
+            reals if k == 0 else 0,
+            bogus * (k + 1) // n - bogus * k // n,
+            np.random.default_rng([1 if name == "learn" else 2, k]),
+            detectors=make_detectors(size.sensors),
+            observed=name == "test",
+            visits=size.visits,
+            name=f"{name}.{k}",
+        )
+        columns = {f"column {key}": value for key, value in catalog.columns.items()}
+        rows = {"id": stamps.id, "pixels": stamps.pixels, "detector": stamps.detector,
+                "exposure": stamps.exposure, "object": stamps.object}  # fmt: skip
+        _write(file, {**rows, **columns})
+        took = time.process_time() - began
+        say(f"simulated {len(stamps):,} detections ({file.name}) in {took:.0f} s")
+        return file
+
+    def samples(self, name: str, scale: str = "asinh", parts: int = 0) -> Samples:
+        """Samples of the first parts of "learn" or "test", normalised once and kept."""
+        if (name, scale, parts) in self._ready:
+            return self._ready[name, scale, parts]
+        stamps, catalog = self.raw(name, parts)
+        pixels, usable, first = [], [], 0
+        for k in range(parts or self.parts(name)):
+            file = self.folder / f"{name}.{k}-{scale}.npz"
+            if not file.exists():
+                one = _read(self.simulate(name, k))["pixels"]
+                rows = np.flatnonzero(faults(one, SIDE) == "")
+                ready = normalise(one[rows], scale, side=SIDE)
+                _write(file, {"pixels": ready, "usable": rows, "n": np.array(len(one))})
+            found = _read(file)
+            pixels.append(found["pixels"])
+            usable.append(first + found["usable"])
+            first += int(found["n"])
+        rows = np.concatenate(usable)
+        catalog = catalog.take(rows)
+        self._ready[name, scale, parts] = Samples(
+            stamps.id[rows],
+            np.concatenate(pixels),
             catalog.columns["is_real"].astype(np.int64),
-            stamps.detector[usable],
-            stamps.exposure[usable],
-            stamps.object[usable],
+            stamps.detector[rows],
+            stamps.exposure[rows],
+            stamps.object[rows],
             catalog.columns,
         )
+        return self._ready[name, scale, parts]
 
     def data(self, scale: str = "asinh") -> tuple[Samples, Samples]:
         """Samples to learn from and to test on, normalised."""
-        if scale not in self._ready:
-            self._ready[scale] = self.samples("learn", scale), self.samples("test", scale)
-        return self._ready[scale]
+        return self.samples("learn", scale), self.samples("test", scale)
 
     def recipe(
         self,
@@ -280,9 +299,8 @@ class Bench:
         file = self.folder / "scores" / f"{name}-{sign}.npz"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            write(file, {"values": make()})
-        with np.load(file) as found:
-            return np.asarray(found["values"])
+            _write(file, {"values": make()})
+        return _read(file)["values"]
 
     def scored(
         self,
@@ -299,12 +317,6 @@ class Bench:
         return self.kept(
             name, key, lambda: scores_of(self.train(learn, recipe, name, stays), test.pixels)
         )
-
-    def some(self, test: Samples) -> np.ndarray:
-        """Rows of all reals, and of every third bogus where there are many."""
-        step = 3 if len(test) > 50_000 else 1
-        bogus = np.flatnonzero(test.label == 0)[::step]
-        return np.sort(np.concatenate([np.flatnonzero(test.label == 1), bogus]))
 
     def row(self, name: str, score: np.ndarray, test: Samples) -> dict[str, Any]:
         """Measure scores, and print a row."""
@@ -448,10 +460,9 @@ class Bench:
 
     def noise(self) -> None:
         """One stage and two, by label noise."""
-        learn, everything = self.data()
-        test = everything.take(self.some(everything))
+        learn, test = self.samples("learn"), self.samples("test", parts=1)
         net, seeds = self.options.net, range(self.options.seeds)
-        steps = self.size.steps * 2 // 3 if net == "simple" else self.size.deep
+        steps = self.size.deep if net == "complex" else self.size.noise
         levels = (0.1,) if self.options.quick else (0.1, 0.05, 0.01)
         for level in levels:
             for seed in seeds:
@@ -460,15 +471,23 @@ class Bench:
                 tag = f"noise{100 * level:.0f}-{seed}"
                 first = self.recipe(net, {}, seed, steps=steps)
                 doubt = self.suspects(noisy, learn.label, first, f"{tag}-folds")
-                self.arms(noisy, doubt, test, f"{tag}-turned", "turned", seed, steps)
+                self.arms(noisy, learn.label, doubt, test, tag, "turned", seed)
                 if level == levels[0]:
-                    self.by_heart(noisy, learn.label, doubt, test, f"{tag}-heart", seed)
-        for way in ("turned", "heart"):
-            rates = {
-                arm: [self.result[f"noise10-{s}-{way}-{arm}"]["fpr_at_0.9"] for s in seeds]
+                    n = self.size.heart[0]
+                    rows = np.random.default_rng([seed, 13]).permutation(len(noisy))[:n]
+                    rows.sort()
+                    few = noisy.take(rows), learn.label[rows], doubt[rows]
+                    self.arms(*few, test, tag, "stopped", seed)
+                    self.arms(*few, test, tag, "heart", seed)
+        for way in WAYS:
+            middle = {
+                arm: float(
+                    np.median(
+                        [self.result[f"noise10-{s}-{way}-{arm}"]["fpr_at_0.9"] for s in seeds]
+                    )
+                )
                 for arm in ARMS
             }
-            middle = {arm: float(np.median(values)) for arm, values in rates.items()}
             best = min(("remove", "unlabel"), key=lambda arm: middle[arm])
             say(
                 f"10 %, {way}: one stage {middle['keep']:.2e}, two stages ({best}) "
@@ -483,80 +502,63 @@ class Bench:
     def arms(
         self,
         noisy: Samples,
+        truth: np.ndarray,
         doubt: np.ndarray,
         test: Samples,
         tag: str,
         way: str,
         seed: int,
-        steps: int,
-        which: Sequence[str] = ARMS,
     ) -> None:
-        """Suspects kept, removed, unlabelled, flipped: the same training otherwise."""
-        for arm in which:
-            label, stays = treat(noisy.label, doubt, arm)
+        """Suspects kept, removed, unlabelled, flipped; and those of a perfect first stage."""
+        net = self.options.net
+        for arm in (*ARMS, "oracle"):
+            chosen = noisy.label != truth if arm == "oracle" else doubt
+            label, stays = treat(noisy.label, chosen, "remove" if arm == "oracle" else arm)
             loss = {"ce": 0.6, "lds": 0.4} if arm == "unlabel" else {}
-            recipe = self.recipe(self.options.net, loss, seed, steps=steps)
-            if way == "heart":
+            if way == "turned":
+                steps = self.size.deep if net == "complex" else self.size.noise
+                recipe = self.recipe(net, loss, seed, steps=steps)
+            else:
+                steps = self.size.heart[1]
+                recipe = self.recipe(net, loss, seed, steps=steps)
                 recipe["data"]["augment"] = False
-                recipe["train"]["validate_every"] = steps  # the last weights, whatever they are
-                if self.options.net == "simple":
+                # the last weights, or those that did best on noisy stamps
+                every = steps if way == "heart" else -(-steps // 10)
+                recipe["train"]["validate_every"] = every
+                if net == "simple":
                     recipe["model"]["dropout"] = 0.0
             used = noisy.with_label(label)
-            score = self.scored(used, recipe, f"{tag}-{arm}", test, stays)
-            self.result[f"{tag}-{arm}"] = self.row(f"{tag}: {arm}", score, test)
-
-    def by_heart(
-        self,
-        noisy: Samples,
-        truth: np.ndarray,
-        doubt: np.ndarray,
-        test: Samples,
-        tag: str,
-        seed: int,
-    ) -> None:
-        """The same arms where the network can learn every wrong label by heart.
-
-        Of "oracle" the suspects are those that a perfect first stage would find.
-        """
-        n, steps = self.size.heart
-        rows = np.sort(np.random.default_rng([seed, 13]).permutation(len(noisy))[:n])
-        few = noisy.take(rows)
-        self.arms(few, doubt[rows], test, tag, "heart", seed, steps)
-        wrong = (noisy.label != truth)[rows]
-        self.arms(few, wrong, test, f"{tag}-oracle", "heart", seed, steps, ["remove"])
+            score = self.scored(used, recipe, f"{tag}-{way}-{arm}", test, stays)
+            self.result[f"{tag}-{way}-{arm}"] = self.row(f"{way}: {arm}", score, test)
 
     def peers(self) -> None:
         """Ours, VGG6 and a random forest on the same samples."""
-        learn, everything = self.data()
-        rows = self.some(everything)
-        test = everything.take(rows)
+        learn, test = self.samples("learn"), self.samples("test", parts=1)
         say(f"peers on the same {len(learn):,} samples, true labels")
         recipe = self.recipe("simple", {}, 0)
         self.result["ours"] = self.row(
             "ours: simple", self.scored(learn, recipe, "peer-ours", test), test
         )
         self.result["fpr_ours"] = self.result["ours"]["fpr_at_0.9"]
-        frames = self.samples("learn", "frame_norm"), self.samples("test", "frame_norm").take(rows)
+        frames = self.samples("learn", "frame_norm"), self.samples("test", "frame_norm", 1)
         recipe = self.recipe("vgg6", {}, 0)
         recipe["data"]["normalise"] = "frame_norm"
         score = self.scored(frames[0], recipe, "peer-vgg6", frames[1])
         self.result["vgg6"] = self.row("VGG6 (frame norm)", score, test)
         self.result["fpr_vgg6"] = self.result["vgg6"]["fpr_at_0.9"]
-        self.forest(learn, test, rows)
+        self.forest(learn, test)
 
-    def forest(self, learn: Samples, test: Samples, rows: np.ndarray) -> None:
+    def forest(self, learn: Samples, test: Samples) -> None:
         """The random forest."""
         parts = split(learn, Draw(test=0.0))
 
         def make() -> np.ndarray:
             began = time.process_time()
             table = {}
-            for name, (stamps, catalog) in {
-                "learn": self.learn_raw,
-                "test": self.test_raw,
-            }.items():
+            for name, n in (("learn", 0), ("test", 1)):
+                stamps, catalog = self.raw(name, n)
                 usable = np.flatnonzero(faults(stamps.pixels, SIDE) == "")
-                wanted = usable[parts == 0] if name == "learn" else usable[rows]
+                wanted = usable[parts == 0] if name == "learn" else usable
                 table[name] = features(stamps.take(wanted), catalog)
             model = Forest.fit(table["learn"], learn.label[parts == 0], seed=0)
             score = model.score(table["test"])
@@ -688,7 +690,7 @@ class Bench:
         say(f"ZTF asteroids against bogus: AUC {self.result['ztf_auc']:.3f}")
 
 
-def write(file: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays whole or not at all."""
 
     def save(path: Path) -> None:
@@ -696,6 +698,11 @@ def write(file: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez(part, **arrays)  # type: ignore[arg-type]
 
     write_atomic(file, save)
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as found:
+        return {key: found[key] for key in found}
 
 
 def main() -> None:
