@@ -313,7 +313,7 @@ def image_training_set(
         "soft": soft,
         "top": top,
     }
-    catalog = read_catalog(survey)
+    catalog = read_catalog(survey, [])
     key = hash_uniform(catalog.id.tolist(), seed=seed, purpose="choice")
     order = np.argsort(key, kind="stable")[:images]
     place = {name: i for i, name in enumerate(catalog.id[order].tolist())}
@@ -355,7 +355,7 @@ def image_scaling(
         ValueError: The train split is empty, a band is unknown or shows nothing.
         StoreError: The survey holds no images.
     """
-    catalog = read_catalog(survey)
+    catalog = read_catalog(survey, [])
     parts = split(catalog.target, seed=seed, valid=valid, test=test)
     train = np.flatnonzero(parts == "train")
     if not len(train):

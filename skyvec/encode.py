@@ -274,7 +274,7 @@ def fit_baseline(
 def _curve_table(
     survey: Path, name: str, objects: int, min_points: int, split_by: dict[str, Any]
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    catalog, bands = read_catalog(survey), survey_bands(survey)
+    catalog, bands = read_catalog(survey, []), survey_bands(survey)
     parts = split(catalog.target, **split_by)
     key = hash_uniform(catalog.id.tolist(), seed=split_by["seed"], purpose="choice")
     train = np.flatnonzero(parts == "train")

@@ -456,15 +456,9 @@ class _Shard:
 def _stored_names(survey: Path) -> tuple[set[str], dict[str, str]]:
     """Ids in the survey, and the kind (text or number) of each column."""
     ids: set[str] = set()
-    kinds: dict[str, str] = {}
-    for shard in store.object_shards(survey):
-        path = store.objects_folder(survey) / shard["file"]
-        ids.update(pq.read_table(path, columns=["id"])["id"].to_pylist())
-        for field in pq.read_schema(path):
-            if field.name not in store.CORE_COLUMNS + store.LIGHT_COLUMNS:
-                is_text = pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)
-                kinds.setdefault(field.name, "text" if is_text else "number")
-    return ids, kinds
+    for stored in _stored(survey, ["id"]):
+        ids.update(stored["id"].to_pylist())
+    return ids, store.column_kinds(survey)
 
 
 def _weight(item: Object) -> int:

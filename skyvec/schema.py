@@ -79,6 +79,14 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.id)
 
+    def rows(self, ids: Sequence[str] | Strings) -> Ints:
+        """Give the row of each id.
+
+        Raises:
+            KeyError: An id is not there; the message names the first one missing.
+        """
+        return _rows(self.id, ids, "segments")
+
     def take(self, rows: Ints | NDArray[np.bool_] | slice) -> "Catalog":
         """Give the rows asked for, in the order asked for."""
         return Catalog(
@@ -362,20 +370,13 @@ class Latents:
             self.error[rows],
         )
 
-    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+    def rows(self, ids: Sequence[str] | Strings) -> Ints:
         """Give the row of each id.
 
         Raises:
             KeyError: An id is not there; the message names the first one missing.
         """
-        order = np.argsort(self.id, kind="stable")
-        wanted = np.asarray(list(ids), dtype=np.str_)
-        found = np.searchsorted(self.id, wanted, sorter=order)
-        rows = order[np.minimum(found, len(order) - 1)] if len(order) else found
-        missing = np.ones(len(wanted), bool) if not len(order) else self.id[rows] != wanted
-        if missing.any():
-            raise KeyError(f"no object {str(wanted[missing][0])!r} among {len(self)} latents")
-        return rows.astype(np.int64)
+        return _rows(self.id, ids, "latents")
 
 
 @dataclass(frozen=True)
@@ -410,3 +411,14 @@ def take_ragged(offsets: Ints, rows: Ints) -> tuple[NDArray[np.int64], NDArray[n
     np.cumsum(lengths, out=new[1:])
     points = np.arange(new[-1]) + np.repeat(offsets[:-1][rows] - new[:-1], lengths)
     return points, new
+
+
+def _rows(have: Strings, ids: Sequence[str] | Strings, what: str) -> NDArray[np.int64]:
+    order = np.argsort(have, kind="stable")
+    wanted = np.asarray(list(ids), dtype=np.str_)
+    found = np.searchsorted(have, wanted, sorter=order)
+    rows = order[np.minimum(found, len(order) - 1)] if len(order) else found
+    missing = np.ones(len(wanted), bool) if not len(order) else have[rows] != wanted
+    if missing.any():
+        raise KeyError(f"no object {str(wanted[missing][0])!r} among {len(have)} {what}")
+    return rows.astype(np.int64)

@@ -66,7 +66,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 GROUP_BYTES = 1 << 22
 """Images are written in row groups of about so many bytes, so that a few can be read alone."""
 
-CORE_COLUMNS = ("id", "target", "ra", "dec", "source")
+PLACE_COLUMNS = ("id", "target", "ra", "dec")
+"""Every catalogue begins with them."""
 
 
 class StoreError(ValueError):
@@ -709,21 +710,39 @@ def _read_rows(path: Path, rows: np.ndarray) -> pa.Table:
     return table.take(pa.array(np.searchsorted(start, rows)))
 
 
-def read_catalog(survey: Path) -> Catalog:
-    """Read everything but the light itself, of the whole survey.
+def column_kinds(survey: Path) -> dict[str, str]:
+    """Names of the columns of the catalogue, without id, target, ra, dec; ``text`` or ``number``.
 
-    A column that some shards lack is filled with NaN (numbers) or an empty string.
+    A survey may have many, and some are wide: name those you need to :func:`read_catalog`.
     """
-    folder = objects_folder(survey)
-    tables = []
+    kinds: dict[str, str] = {}
     for shard in object_shards(survey):
-        path = folder / shard["file"]
-        names = [name for name in pq.read_schema(path).names if name not in LIGHT_COLUMNS]
-        tables.append(pq.read_table(path, columns=names))
-    if not tables:
+        for field in pq.read_schema(objects_folder(survey) / shard["file"]):
+            if field.name not in LIGHT_COLUMNS + PLACE_COLUMNS:
+                kinds.setdefault(field.name, "text" if _is_text(field.type) else "number")
+    return kinds
+
+
+def read_catalog(survey: Path, columns: Sequence[str] | None = None) -> Catalog:
+    """Read what is known of all segments of the survey apart from their light.
+
+    Args:
+        survey: The survey's folder.
+        columns: Names of the columns wanted beside id, target, ra and dec; None = all there are.
+            One that some shards lack is filled with NaN (numbers) or an empty string.
+
+    Raises:
+        StoreError: The survey has no column of that name.
+    """
+    files = [shard["file"] for shard in object_shards(survey)]
+    wanted = list(column_kinds(survey)) if columns is None else columns
+    if not files:
+        if wanted:
+            raise StoreError(f"no column {wanted[0]!r} in {survey}; it holds no objects")
         none = np.zeros(0)
         return Catalog(none.astype(np.str_), none.astype(np.str_), none, none)
-    return _catalog(pa.concat_tables(tables, promote_options="permissive"))
+    found = read_columns(survey, [*PLACE_COLUMNS, *wanted], files)
+    return _catalog_of(found)
 
 
 def read_columns(
@@ -786,25 +805,22 @@ def _strings(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _catalog(table: pa.Table) -> Catalog:
-    columns = {}
-    for name in table.column_names:
-        if name in LIGHT_COLUMNS or name in ("id", "target", "ra", "dec"):
-            continue
-        columns[name] = _column(table[name])
-    return Catalog(
-        _strings(table["id"]),
-        _strings(table["target"]),
-        table["ra"].to_numpy(),
-        table["dec"].to_numpy(),
-        columns,
-    )
+    names = [name for name in table.column_names if name not in LIGHT_COLUMNS]
+    return _catalog_of({name: _column(table[name]) for name in names})
+
+
+def _catalog_of(columns: dict[str, np.ndarray]) -> Catalog:
+    own = {name: column for name, column in columns.items() if name not in PLACE_COLUMNS}
+    return Catalog(columns["id"], columns["target"], columns["ra"], columns["dec"], own)
 
 
 def _column(column: pa.ChunkedArray) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _strings(column)
-    return column.to_numpy()
+    return _strings(column) if _is_text(column.type) else column.to_numpy()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = pa.types
+    return kinds.is_dictionary(kind) or kinds.is_string(kind) or kinds.is_large_string(kind)
 
 
 def _offsets(lists: pa.LargeListArray) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_nothing_is_lost_between_the_files_and_the_latents(survey):
 
 def test_neighbours_are_mostly_of_the_same_kind(survey):
     latents = store.read_latents(survey, "m")
-    labels = answers.labels_of(store.read_catalog(survey), "label", latents.id)
+    labels = answers.labels_of(survey, "label", latents.id)
     found = search(latents, latents.id, k=5)
     mine = np.repeat(labels, 5)
     agreement = (labels[found.rows] == mine)[mine != "oddity"].mean()
@@ -98,7 +98,7 @@ def test_neighbours_are_mostly_of_the_same_kind(survey):
 
 def test_a_star_seen_twice_is_its_own_neighbour(survey):
     latents = store.read_latents(survey, "m")
-    labels = answers.labels_of(store.read_catalog(survey), "label", latents.id)
+    labels = answers.labels_of(survey, "label", latents.id)
     names, counts = np.unique(latents.target[labels == "detached_binary"], return_counts=True)
     rank = []
     for target in names[counts == 2]:

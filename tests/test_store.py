@@ -293,3 +293,30 @@ def test_a_lock_taken_on_a_file_that_was_just_removed_does_not_count(survey, mon
     with store.lock(folder, "encode"), pytest.raises(store.StoreError, match="another"):
         store.lock(folder, "encode").__enter__()
     assert len(taken) == 3
+
+
+def test_only_the_columns_asked_for_are_read(survey, monkeypatch):
+    label, wide = np.array(["x", "", "z"]), np.array(["{}"] * 3)
+    for prefix, columns in (("a", {"label": label, "extra": wide}), ("b", {"n": np.arange(3)})):
+        catalog, curves = part(prefix, [3, 1, 4], **columns)
+        store.append_objects(survey, catalog, curves, np.array(["f"] * 3))
+    kinds = {"source": "text", "label": "text", "extra": "text", "n": "number"}
+    assert store.column_kinds(survey) == kinds
+    assert list(store.read_catalog(survey).columns) == list(kinds)
+    read, seen = pq.read_table, set()
+
+    def watch(path, columns):
+        seen.update(columns)
+        return read(path, columns=columns)
+
+    monkeypatch.setattr(pq, "read_table", watch)
+    some = store.read_catalog(survey, ["n", "label"])
+    assert seen == {"id", "target", "ra", "dec", "n", "label"}
+    assert some.columns["label"].tolist() == ["x", "", "z", "", "", ""]
+    assert_array_equal(some.columns["n"], [np.nan] * 3 + [0, 1, 2])
+    assert store.read_catalog(survey, []).columns == {}
+    assert some.rows(["b2", "a0"]).tolist() == [5, 0]
+    with pytest.raises(KeyError, match="no object 'c0' among 6 segments"):
+        some.rows(["a1", "c0"])
+    with pytest.raises(store.StoreError, match=r"no column 'm' in .*; there are: .*label, n"):
+        store.read_catalog(survey, ["m"])

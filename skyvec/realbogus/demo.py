@@ -117,7 +117,7 @@ def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], obje
 
 
 def _suspects_found(survey: Path) -> str:
-    catalog = read_catalog(survey)
+    catalog = read_catalog(survey, ["label", "is_real"])
     wrong_label = (catalog.columns["label"] == "real") != catalog.columns["is_real"]
     wrong = dict(zip(catalog.id.tolist(), wrong_label.tolist()))
     table = pq.read_table(answers_folder(survey, "suspects", "demo") / SUSPECTS)

@@ -17,7 +17,7 @@ from skyvec.analysis import maps, probes
 from skyvec.analysis import outliers as oddities
 from skyvec.report.remember import Answer, remember
 from skyvec.report.stored import argument, graph_for, told, usable_rows
-from skyvec.schema import Catalog, Ints, Latents, LightCurves, Strings
+from skyvec.schema import Ints, Latents, LightCurves, Strings
 
 LABELS = ("label", "class", "type")
 """Columns that are taken for classes where none is named."""
@@ -143,12 +143,11 @@ def class_outliers(survey: Path, model: str, *, label: str) -> Answer:
     Raises:
         ValueError: There is no such column.
     """
-    catalog = store.read_catalog(survey)
-    column = label_column(catalog, label)
+    column = label_column(survey, label)
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        names = labels_of(catalog, column, latents.id)
+        names = labels_of(survey, column, latents.id)
         far = oddities.class_distances(latents.vectors, names)
         order = np.argsort(np.where(np.isnan(far), -np.inf, far) * -1, kind="stable")
         table = pa.table(
@@ -340,11 +339,11 @@ def tsne(survey: Path, model: str, *, seed: int = 0) -> Answer:
 # --- classes ----------------------------------------------------------------------------------
 
 
-def label_column(catalog: Catalog, label: str | None) -> str:
+def label_column(survey: Path, label: str | None) -> str:
     """Choose the column of classes.
 
     Args:
-        catalog: Of the survey.
+        survey: The survey's folder.
         label: A name; None = the first of ``label``, ``class`` and ``type`` with two classes at
             least, an empty string = none.
 
@@ -354,23 +353,23 @@ def label_column(catalog: Catalog, label: str | None) -> str:
     Raises:
         ValueError: The column named is not there.
     """
+    known = store.column_kinds(survey)
     if label:
-        if label not in catalog.columns:
-            known = ", ".join(sorted(catalog.columns)) or "none"
-            raise ValueError(f"no column {label!r} in the survey; there are {known}")
+        if label not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"no column {label!r} in the survey; there are {there}")
         return label
     if label is None:
-        for name in LABELS:
-            if name in catalog.columns and len(np.unique(_texts(catalog.columns[name]))) > 1:
+        for name in (name for name in LABELS if name in known):
+            if len(np.unique(_texts(store.read_catalog(survey, [name]).columns[name]))) > 1:
                 return name
     return ""
 
 
-def labels_of(catalog: Catalog, column: str, ids: Strings) -> Strings:
+def labels_of(survey: Path, column: str, ids: Strings) -> Strings:
     """Class of each segment, an empty string where it has none, in the order of ``ids``."""
-    order = np.argsort(catalog.id, kind="stable")
-    rows = order[np.searchsorted(catalog.id[order], ids)]
-    return _texts(catalog.columns[column])[rows]
+    catalog = store.read_catalog(survey, [column])
+    return _texts(catalog.columns[column])[catalog.rows(ids)]
 
 
 def _texts(column: np.ndarray) -> Strings:
@@ -404,8 +403,7 @@ def probe(
     Raises:
         ValueError: The survey has no classes, or too few of each.
     """
-    catalog = store.read_catalog(survey)
-    column = label_column(catalog, label)
+    column = label_column(survey, label)
     if not column:
         raise ValueError(
             f"{survey} has no column of classes ({', '.join(LABELS)}); name one with --label"
@@ -415,7 +413,7 @@ def probe(
         latents = checked_latents(survey, model)
         if keep is not None:
             latents = latents.take(np.isin(latents.id, list(keep)))
-        labels = labels_of(catalog, column, latents.id)
+        labels = labels_of(survey, column, latents.id)
         rng = np.random.default_rng(seed)
         rows = probes.probe(latents.vectors, labels, latents.target, rng=rng)
         return _probe_table(model, latents.vectors.shape[1], rows), {

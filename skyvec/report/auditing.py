@@ -16,7 +16,7 @@ from skyvec.prep.nuisances import image_nuisances, light_nuisances
 from skyvec.report import pictures
 from skyvec.report.answers import checked_latents, label_column, labels_of
 from skyvec.report.remember import Answer, TooFewObjects, remember
-from skyvec.schema import Catalog, Latents, Strings
+from skyvec.schema import Latents, Strings
 
 SAMPLE = 2000
 
@@ -80,16 +80,16 @@ def audit_survey(
     """
     if sample < 50:
         raise ValueError(f"sample must be at least 50 objects, not {sample}")
-    catalog = store.read_catalog(survey)
+    known = store.column_kinds(survey)
     for name in columns:
-        if name not in catalog.columns:
-            known = ", ".join(sorted(catalog.columns)) or "none"
-            raise ValueError(f"no column {name!r} in the survey; there are {known}")
-    classes = label_column(catalog, label)
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"no column {name!r} in the survey; there are {there}")
+    classes = label_column(survey, label)
     path = store.answers_folder(survey, "audit", model) / "audit.png"
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
-        return _ask(survey, model, catalog, columns, classes, sample, seed)
+        return _ask(survey, model, columns, classes, sample, seed)
 
     arguments = {"columns": list(columns), "label": classes, "sample": sample, "seed": seed}
     answer = remember(survey, "audit", model, arguments, make)
@@ -101,7 +101,6 @@ def audit_survey(
 def _ask(
     survey: Path,
     model: str,
-    catalog: Catalog,
     columns: Sequence[str],
     classes: str,
     sample: int,
@@ -110,10 +109,10 @@ def _ask(
     rng = np.random.default_rng(seed)
     latents = checked_latents(survey, model)
     latents = latents.take(draw_targets(latents, rng, sample))
-    kinds = labels_of(catalog, classes, latents.id) if classes else None
+    kinds = labels_of(survey, classes, latents.id) if classes else None
     if kinds is not None and (kinds != "").sum() < 50:
         kinds, classes = None, ""
-    asked = nuisances(survey, latents, catalog, columns)
+    asked = nuisances(survey, latents, columns)
     rows = audit(latents, asked, rng, kinds=kinds, most=sample)
     if not rows:
         raise TooFewObjects(
@@ -141,15 +140,12 @@ def _ask(
     return table.select(order), facts
 
 
-def nuisances(
-    survey: Path, latents: Latents, catalog: Catalog, columns: Sequence[str] = ()
-) -> dict[str, NDArray]:
+def nuisances(survey: Path, latents: Latents, columns: Sequence[str] = ()) -> dict[str, NDArray]:
     """Gather all that is known of how some segments were observed, by name.
 
     Args:
         survey: The survey's folder.
         latents: Of the segments, n.
-        catalog: Of the survey.
         columns: Further columns of the catalogue.
 
     Returns:
@@ -163,12 +159,11 @@ def nuisances(
     elif kind == "images":
         found |= image_nuisances(store.find_images(survey, ids))
     found["sky"] = _directions(latents)
-    order = np.argsort(catalog.id, kind="stable")
-    rows = order[np.searchsorted(catalog.id[order], latents.id)]
-    for name in dict.fromkeys([*COLUMNS, *columns]):
-        if name in catalog.columns and name not in found:
-            found[name] = _plain(catalog.columns[name][rows])
-    return found
+    known = store.column_kinds(survey)
+    wanted = [n for n in dict.fromkeys([*COLUMNS, *columns]) if n in known and n not in found]
+    catalog = store.read_catalog(survey, wanted)
+    rows = catalog.rows(latents.id)
+    return found | {name: _plain(catalog.columns[name][rows]) for name in wanted}
 
 
 def _plain(column: NDArray) -> NDArray | Strings:

@@ -31,7 +31,7 @@ def survey_facts(survey: Path) -> Facts:
     return {
         "name": title.get("name", survey.name),
         "kind": store.survey_kind(survey),
-        "objects": len(np.unique(store.read_catalog(survey).target)),
+        "objects": len(np.unique(store.read_catalog(survey, []).target)),
         "segments": sum(shard["rows"] for shard in shards),
         "rejects": sum(shard["rejects"] for shard in shards),
         "points": sum(shard["points"] for shard in shards),
@@ -52,7 +52,9 @@ def reject_reasons(rejects: pa.Table) -> dict[str, int]:
 
 def is_not_linear(survey: Path) -> bool:
     """Say whether a survey holds pictures whose pixels are not proportional to light."""
-    kinds = store.read_catalog(survey).columns.get("value_kind", np.zeros(0, np.str_))
+    if "value_kind" not in store.column_kinds(survey):
+        return False
+    kinds = store.read_catalog(survey, ["value_kind"]).columns["value_kind"]
     return bool(np.any(["not linear" in kind for kind in np.unique(kinds.astype(np.str_))]))
 
 

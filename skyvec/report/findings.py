@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skyvec import store
 from skyvec.report import answers, baselines
-from skyvec.schema import Catalog
+from skyvec.schema import Strings
 from skyvec.sim.lightcurves import ODDITY
 
 N_ODDEST = 20
@@ -25,12 +24,11 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     Returns:
         Three sentences: oddities, clusters, classes beside the hand-crafted codes.
     """
-    catalog = store.read_catalog(survey)
-    column = answers.label_column(catalog, None)
+    column = answers.label_column(survey, None)
     said = []
     odd = answers.oddest(survey, model)
     ranked = np.array(odd.table["target"].to_pylist(), np.str_)
-    planted = catalog.target[_is_planted(catalog, column)]
+    planted = _planted(survey, column)
     rank = np.flatnonzero(np.isin(ranked, planted)) + 1
     share = 100 * float(np.median(rank)) / len(ranked) if len(rank) else float("nan")
     said.append(
@@ -41,7 +39,7 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     found = answers.clusters(survey, model)
     ids = np.array(found.table["id"].to_pylist(), np.str_)
     pure = answers.purity(
-        found.table["cluster"].to_numpy(), answers.labels_of(catalog, column, ids)
+        found.table["cluster"].to_numpy(), answers.labels_of(survey, column, ids)
     )
     said.append(
         f"{found.facts['clusters']} clusters hold {found.facts['clustered']:,} segments, "
@@ -56,7 +54,10 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     return said
 
 
-def _is_planted(catalog: Catalog, column: str) -> NDArray[np.bool_]:
-    if "artefact" in catalog.columns:
-        return np.asarray(catalog.columns["artefact"].astype(np.str_) != "")
-    return np.asarray(catalog.columns[column].astype(np.str_) == ODDITY)
+def _planted(survey: Path, column: str) -> Strings:
+    """Targets of the oddities that a simulation has planted."""
+    if "artefact" in store.column_kinds(survey):
+        catalog = store.read_catalog(survey, ["artefact"])
+        return catalog.target[catalog.columns["artefact"].astype(np.str_) != ""]
+    catalog = store.read_catalog(survey, [column])
+    return catalog.target[catalog.columns[column].astype(np.str_) == ODDITY]

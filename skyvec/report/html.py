@@ -93,8 +93,7 @@ def report(
         StoreError: There are no latents of this model.
     """
     latents = store.read_latents(survey, model)
-    catalog = store.read_catalog(survey)
-    column = answers.label_column(catalog, label)
+    column = answers.label_column(survey, label)
     folder = store.answers_folder(survey, "report", model)
 
     def at_work(i: int, what: str) -> None:
@@ -113,7 +112,7 @@ def report(
     at_work(3, "probe")
     probe = _probe_section(material, column, with_baselines, seed) if column else None
     at_work(4, "pictures")
-    labels = answers.labels_of(catalog, column, latents.id) if column else None
+    labels = answers.labels_of(survey, column, latents.id) if column else None
     sections = [
         _survey_section(material),
         _model_section(material, latents.vectors.shape[1]),

@@ -88,12 +88,11 @@ def open_reasons(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Loaded:
     """Fit what is the same for all explanations: neighbours, directions and what they follow."""
     latents = checked_latents(survey, model)
     reasons = Reasons(latents, k=k)
-    catalog = store.read_catalog(survey)
-    numbers = [name for name, column in catalog.columns.items() if column.dtype.kind in "fiu"]
+    numbers = [name for name, kind in store.column_kinds(survey).items() if kind == "number"]
     sample = reasons.latents.take(reasons.sample)
     columns = {
         name: column.astype(np.float64)
-        for name, column in nuisances(survey, sample, catalog, numbers).items()
+        for name, column in nuisances(survey, sample, numbers).items()
         if column.ndim == 1 and column.dtype.kind in "fiu"
     }
     loaded = checkpoint.load(store.model_folder(survey, model))

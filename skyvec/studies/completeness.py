@@ -134,7 +134,7 @@ def _field(
 
 def _sample(survey: Path, most: int, rng: np.random.Generator) -> tuple[LightCurves, Strings]:
     """At most so many segments of a survey with points, and the object of each."""
-    catalog: Catalog = store.read_catalog(survey)
+    catalog: Catalog = store.read_catalog(survey, [])
     chosen = np.sort(rng.permutation(len(catalog.id))[:most])
     curves = store.find_curves(survey, catalog.id[chosen].tolist())
     return curves, catalog.target[chosen]

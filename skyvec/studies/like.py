@@ -39,7 +39,7 @@ def draw_like(
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, not {draws}")
-    catalog = store.read_catalog(survey)
+    catalog = store.read_catalog(survey, [])
     rows = np.flatnonzero((catalog.id == name) | (catalog.target == name))
     if not len(rows):
         raise KeyError(f"no segment or target {name!r} in {survey}")
