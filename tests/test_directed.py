@@ -1,4 +1,4 @@
-"""Truth and contract: a directed search ranks by likelihood ratio and counts each star once."""
+"""Truth and contract: a directed search ranks by a ratio of densities, each star once."""
 
 import numpy as np
 import pytest
@@ -34,10 +34,10 @@ def test_what_moves_as_the_signal_does_ranks_above_what_is_near_its_stars():
     assert np.median(rank_of(own, names(40, 300), nearest, names(400))) > 40
 
 
-def test_the_ratio_is_that_of_the_kernel_densities_by_hand():
-    survey = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5], [0.3, -1.0]])
-    cloud = np.array([[0.7, 0.7], [0.6, 0.9]])
-    contrast = Contrast(cloud, names(2, 10), survey, names(4), temperature=0.5)
+def test_the_ratio_is_that_of_the_distances_by_hand():
+    rng = np.random.default_rng(4)
+    survey, cloud = rng.normal(size=(20, 2)), rng.normal(size=(10, 2)) + 2
+    contrast = Contrast(cloud, names(10, 20), survey, names(20), share=0.4)
     unit = survey / np.linalg.norm(survey, axis=1, keepdims=True)
     covariance = np.cov(unit.T)
     covariance += (0.05 * np.trace(covariance) / 2 + 1e-12) * np.eye(2)
@@ -48,16 +48,31 @@ def test_the_ratio_is_that_of_the_kernel_densities_by_hand():
         return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
     at = place(survey[:1])
-    above = np.exp((at @ place(cloud).T - 1) / 0.5).mean()
-    below = np.exp((at @ place(survey[1:]).T - 1) / 0.5).mean()  # without itself
-    assert contrast.score(survey[:1], names(1))[0] == pytest.approx(np.log(above / below))
+    to_cloud = np.sort(1 - (at @ place(cloud).T)[0])[:4].mean() + 0.005
+    to_survey = np.sort(1 - (at @ place(survey[1:]).T)[0])[:8].mean() + 0.005  # without itself
+    found = contrast.score(survey[:1], names(1))[0]
+    assert found == pytest.approx(np.log(to_survey / to_cloud))
+
+
+def test_what_only_resembles_a_strong_signal_ranks_below_one():
+    """Kernels of one width cannot tell the middle of a narrow cloud from its outskirts."""
+    rng = np.random.default_rng(6)
+    survey = rng.normal(size=(400, 20))
+    mark = 9 * np.eye(20)[3]
+    cloud = survey[:200] * np.geomspace(0.1, 2, 200)[:, None] + mark
+    strong = 0.1 * survey[300:340] + mark
+    near = 0.1 * survey[380:] + mark + 2.5 * np.eye(20)[7]
+    contrast = Contrast(cloud, names(200), survey, names(400))
+    scores = contrast.score(np.vstack([survey[:380], near]), names(400))
+    ranks = rank_of(contrast.score(strong, names(40, 300)), names(40, 300), scores, names(400))
+    assert np.mean(ranks == 1) > 0.9
 
 
 def test_no_star_votes_for_itself():
     rng = np.random.default_rng(2)
     survey, cloud, _ = gaussians(rng)
     with_own = Contrast(cloud, names(60), survey, names(400))
-    without = Contrast(cloud[1:], names(59, 1), survey, names(400))
+    without = Contrast(cloud[1:], names(59, 1), survey, names(400))  # the nearest 3 in both
     np.testing.assert_allclose(
         with_own.score(survey[:1], names(1)), without.score(survey[:1], names(1))
     )
@@ -89,5 +104,5 @@ def test_rows_without_points_come_last_and_nonsense_is_refused():
         Contrast(cloud[:0], names(0), survey, names(400))
     with pytest.raises(ValueError, match="one width"):
         Contrast(cloud[:, :3], names(60), survey, names(400))
-    with pytest.raises(ValueError, match="temperature"):
-        Contrast(cloud, names(60), survey, names(400), temperature=0)
+    with pytest.raises(ValueError, match="share"):
+        Contrast(cloud, names(60), survey, names(400), share=0)

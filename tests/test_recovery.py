@@ -1,6 +1,7 @@
 """Simulated sky: strong injections are recovered, faint ones are not, and intervals are exact."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,20 @@ def test_a_table_has_every_share_with_its_interval(cells):
     for name in ("directed", "box", "matched", "top_percent", "oddest"):
         value, low, high = (table[name + end].to_numpy() for end in ("", "_low", "_high"))
         assert ((low <= value) & (value <= high) & (low < high)).all()
+
+
+def test_a_signal_is_dominant_by_its_share_of_the_variance(cells):
+    faint, deep = cells[0], cells[1]
+    assert (faint.dominant, faint.top_dominant) == (0, None)
+    assert deep.dominant >= 10 and deep.top_dominant.value >= deep.top_percent.value
+    rng = np.random.default_rng(2)
+    _, before = simulate_sky(2, rng, kinds=["constant"], oddities=0.0)
+    part = slice(before.offsets[1], before.offsets[2])
+    flux = before.flux.astype(np.float64)
+    added = rng.normal(size=part.stop - part.start)
+    flux[part] += 2 * np.std(flux[part]) * added / np.std(added)
+    after = replace(before, flux=flux.astype(np.float32))
+    assert recovery.variance_share(before, after) == pytest.approx([0, 0.8], abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ The query is a cloud of codes: the signal as it would be seen, injected into obj
 at many phases, depths and noises. What is nearest to any member of the cloud is mostly what is
 nearest to the star that lent its noise; therefore the cloud is held against the survey:
 
-    score(v) = log p(v | signal) - log p(v | survey),
-    p(v | Q) = mean over q in Q of exp(cos(Wv, Wq) / temperature),
+    score(v) = log r(v, survey) - log r(v, signal),
+    r(v, Q) = mean of 1 - cos(Wv, Wq) over the nearest SHARE of all q in Q,
 
 with W the whitening of the survey's unit codes: a direction in which all stars differ says little.
 The ratio of likelihoods is the best test there is where both densities are known (Neyman & Pearson
-1933, Phil. Trans. A 231, 289); here both are kernel estimates. Codes of the same target are left
-out on both sides, so that no star votes for or against itself.
+1933, Phil. Trans. A 231, 289). A density is the inverse of the distance within which an equal
+share of the draws lies, to the power of the dimension (Loftsgaarden & Quesenberry 1965, Ann. Math.
+Stat. 36, 1049): the score is the logarithm of that ratio for one dimension, and the dimension
+changes no order. Such a width follows the density: strong signals lie close together, faint ones
+far apart, and what only resembles a strong one is not among them. Codes of the same target are
+left out on both sides, so that no star votes for or against itself.
 """
 
 import numpy as np
@@ -18,8 +22,14 @@ from numpy.typing import NDArray
 
 from skyvec.schema import Floats, Ints, Strings
 
-TEMPERATURE = 0.1
-"""Width of the kernel [cosine in the whitened space]; docs/design.md tells what others give."""
+SHARE = 0.05
+"""Share of the cloud, and of the survey, whose distance is taken; docs/design.md tells others."""
+
+FEWEST = 3
+"""But never fewer codes than these."""
+
+FLOOR = 0.005
+"""Added to a distance: codes nearer than this [1 - cosine, whitened] are the same."""
 
 SHRINKAGE = 0.05
 """Share of the mean variance that is added to each direction before whitening."""
@@ -39,11 +49,11 @@ class Contrast:
             shape (m,).
         survey: Codes of the survey, shape (n, d); rows of zeros (no points) are left out.
         survey_target: Target of each, shape (n,).
-        temperature: Width of the kernel, > 0.
+        share: Share of each whose distance is taken, in (0, 1].
 
     Raises:
-        ValueError: An empty cloud, fewer than two usable codes in the survey, or codes of
-            different width.
+        ValueError: An empty cloud, fewer than two usable codes in the survey, codes of different
+            width, or no such share.
     """
 
     def __init__(
@@ -53,10 +63,10 @@ class Contrast:
         survey: Floats | NDArray[np.float32],
         survey_target: Strings,
         *,
-        temperature: float = TEMPERATURE,
+        share: float = SHARE,
     ) -> None:
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, not {temperature}")
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be in (0, 1], not {share}")
         if cloud.ndim != 2 or survey.ndim != 2 or cloud.shape[1] != survey.shape[1]:
             raise ValueError(
                 f"cloud {cloud.shape} and survey {survey.shape} must hold codes of one width"
@@ -70,7 +80,7 @@ class Contrast:
         if len(usable) > BACKGROUND:
             usable = usable[np.linspace(0, len(usable) - 1, BACKGROUND).astype(np.int64)]
         background = _unit(survey[usable])
-        self.temperature = temperature
+        self.share = share
         self._mean = background.mean(axis=0)
         covariance = np.cov(background.T).reshape(background.shape[1], -1)
         covariance += (SHRINKAGE * np.trace(covariance) / len(covariance) + 1e-12) * np.eye(
@@ -81,7 +91,7 @@ class Contrast:
         self._survey, self._survey_target = self._whiten(survey[usable]), survey_target[usable]
 
     def score(self, vectors: Floats | NDArray[np.float32], target: Strings) -> Floats:
-        """Log-likelihood ratio of each code [nat], (n,); -inf for a row of zeros.
+        """Log ratio of the distances to the survey and to the signal, (n,); -inf for zeros.
 
         Args:
             vectors: Codes, shape (n, d).
@@ -92,24 +102,23 @@ class Contrast:
             rows = np.arange(first, min(first + BLOCK, len(vectors)))
             rows = rows[np.any(vectors[rows] != 0, axis=1)]
             place = self._whiten(vectors[rows])
-            result[rows] = self._density(
-                place, target[rows], self._cloud, self._cloud_target
-            ) - self._density(place, target[rows], self._survey, self._survey_target)
+            result[rows] = np.log(
+                self._distance(place, target[rows], self._survey, self._survey_target)
+            ) - np.log(self._distance(place, target[rows], self._cloud, self._cloud_target))
         return result
 
     def _whiten(self, vectors: Floats | NDArray[np.float32]) -> Floats:
         return _unit((_unit(vectors) - self._mean) @ self._whitening)
 
-    def _density(
+    def _distance(
         self, place: Floats, target: Strings, others: Floats, other_target: Strings
     ) -> Floats:
-        kernel = np.exp((place @ others.T - 1) / self.temperature)
-        kernel[target[:, None] == other_target[None, :]] = 0
-        count = np.maximum((target[:, None] != other_target[None, :]).sum(axis=1), 1)
-        # of the least similar code there is, so that a star whose own draws are the whole cloud
-        # comes last instead of being undefined
-        floor = np.exp(-2 / self.temperature)
-        return np.asarray(np.log(np.maximum(kernel.sum(axis=1) / count, floor)))
+        """Mean distance to the nearest share of the others, (n,)."""
+        distance = 1 - place @ others.T
+        # as far as can be, so that a star whose own draws are the whole cloud comes last
+        distance[target[:, None] == other_target[None, :]] = 2
+        nearest = min(max(FEWEST, round(self.share * len(others))), len(others))
+        return np.asarray(np.partition(distance, nearest - 1)[:, :nearest].mean(axis=1) + FLOOR)
 
 
 def ranking(score: Floats, target: Strings) -> Ints:

@@ -18,7 +18,7 @@ def recover(
         list[str] | None,
         typer.Option(
             help="AXIS=VALUE,VALUE,...: depth (over noise) or a parameter; again for more.",
-            show_default="depth=10,30,100,300",
+            show_default="depth=10,30,100,300,1000",
         ),
     ] = None,
     injections: Annotated[
@@ -48,7 +48,7 @@ def recover(
     from skyvec.studies.completeness import PICTURE, recover_in_survey
 
     axes = dict(_axis(text) for text in grid or [])
-    axes.setdefault("depth", [10.0, 30.0, 100.0, 300.0])
+    axes.setdefault("depth", [10.0, 30.0, 100.0, 300.0, 1000.0])
     with bar("recovery") as progress:
         table, folder = recover_in_survey(
             survey,

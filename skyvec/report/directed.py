@@ -22,8 +22,8 @@ from skyvec.report.searching import InMemory, Which
 from skyvec.schema import Floats, Ints, Latents, LightCurves
 from skyvec.sim.signals import Drawable, Template, cloud_in
 
-DRAWS = 96
-"""Members of the query's cloud: twice as many rank alike."""
+DRAWS = 256
+"""Members of the query's cloud."""
 
 LENDERS = 400
 """So many segments of the survey, taken at random, may lend their stamps and noise."""
@@ -60,8 +60,8 @@ def search_signal(
         which: What may answer; the survey that the signal is held against stays whole.
 
     Returns:
-        Columns rank, id, target, score [nat], segments, ra, dec, and the picture's path. A score
-        above 0 says: rather the signal than an object taken from the survey at random.
+        Columns rank, id, target, score, segments, ra, dec, and the picture's path. A score above 0
+        says: nearer to the signal than to the rest of the survey.
 
     Raises:
         ValueError: k < 1, the survey holds no light curve to draw into, or ``which`` asks for a

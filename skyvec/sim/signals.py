@@ -461,8 +461,8 @@ def cloud_in(
     signal: Drawable,
     rng: np.random.Generator,
     *,
-    draws: int = 96,
-    spread: tuple[float, float] = (10.0, 300.0),
+    draws: int = 256,
+    spread: tuple[float, float] = (10.0, 1000.0),
     as_written: bool = True,
 ) -> tuple[LightCurves, NDArray[np.int64]]:
     """Draw a signal into many real curves: the query of a directed search.

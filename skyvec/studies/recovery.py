@@ -37,6 +37,10 @@ ODDEST = 20
 BANK = 12
 """Templates of the matched filter: draws of the signal, as free as the query's."""
 
+DOMINANT = 0.8
+"""A signal that makes more than this share of a curve's variance is the chief thing in it: neither
+lost in a gap, nor small beside what the star does of itself."""
+
 DEPTH = "depth"
 """Axis of the grid: depth over the point-to-point noise of the host."""
 
@@ -59,6 +63,9 @@ def share(hits: int, n: int) -> Share:
     return Share(hits / n, low, high)
 
 
+SHARES = ("directed", "box", "matched", "top_percent", "top_dominant", "oddest")
+
+
 @dataclass(frozen=True)
 class Cell:
     """Recovery of one signal at one place of the grid.
@@ -73,6 +80,8 @@ class Cell:
         matched: The same for matched filters of known shape, on raw or on flattened curves,
             whichever finds more; None where they were not run.
         top_percent: Share among the first percent of the targets in the directed search.
+        dominant: How many of the injections make more than ``DOMINANT`` of their curve's variance.
+        top_dominant: Share of these among the first percent; None where there are none.
         median_rank: Median rank in the directed search, 1 = first.
         oddest: Share among the ``ODDEST`` oddest targets.
         odd_rank: Median rank in the list of oddities, 1 = oddest.
@@ -87,6 +96,8 @@ class Cell:
     box: Share | None
     matched: Share | None
     top_percent: Share
+    dominant: int
+    top_dominant: Share | None
     median_rank: float
     oddest: Share
     odd_rank: float
@@ -100,8 +111,7 @@ class Cell:
     def from_json(cls, content: Mapping[str, Any]) -> "Cell":
         """Make a cell of what :meth:`to_json` gave."""
         shares = {
-            name: None if content[name] is None else Share(**content[name])
-            for name in ("directed", "box", "matched", "top_percent", "oddest")
+            name: None if content[name] is None else Share(**content[name]) for name in SHARES
         }
         return cls(**{**content, **shares})
 
@@ -218,7 +228,7 @@ def recover(
     *,
     seed: int = 0,
     k: int = 10,
-    draws: int = 96,
+    draws: int = 256,
     matched: bool = True,
     known: Callable[[int], Cell | None] | None = None,
 ) -> Iterator[tuple[int, Cell]]:
@@ -330,6 +340,8 @@ def _one_cell(
         return int((ranks(score, everyone) <= k).sum())
 
     place_directed = ranks(searched.contrast.score(codes, target), searched.directed)
+    is_top = place_directed <= max(1, n_targets // 100)
+    is_chief = variance_share(stars, injected) > DOMINANT
     odd = ranks(-_oddness(codes, target, field.vectors, field.target), -field.oddness)
     box = None
     if field.box is not None:
@@ -352,12 +364,30 @@ def _one_cell(
         share(int((place_directed <= k).sum()), n),
         box,
         matched,
-        share(int((place_directed <= max(1, n_targets // 100)).sum()), n),
+        share(int(is_top.sum()), n),
+        int(is_chief.sum()),
+        share(int(is_top[is_chief].sum()), int(is_chief.sum())) if is_chief.any() else None,
         float(np.median(place_directed)),
         share(int((odd <= ODDEST).sum()), n),
         float(np.median(odd)),
         n_targets,
     )
+
+
+def variance_share(before: LightCurves, after: LightCurves) -> Floats:
+    """Variance that was put into each curve over that and its own, as sampled, (n,); 0 for none.
+
+    Args:
+        before: Curves, n.
+        after: The same with something added.
+    """
+    result = np.zeros(len(before))
+    for i in np.flatnonzero(before.lengths > 1):
+        part = slice(before.offsets[i], before.offsets[i + 1])
+        own = before.flux[part].astype(np.float64)
+        added = float(np.var(after.flux[part] - own))
+        result[i] = added / max(added + float(np.var(own)), 1e-300)
+    return result
 
 
 def _templates(field: Field, signal: Drawable, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -397,9 +427,9 @@ def _oddness(
 def completeness(cells: Sequence[Cell]) -> pa.Table:
     """Lay cells out as a table: one row each, the intervals of every share beside it.
 
-    Columns signal, depth, the grid's other axes, n, targets, then for directed, box, matched,
-    top_percent and oddest the share and its ``_low`` and ``_high`` (NaN where not run),
-    ``median_rank`` and ``odd_rank``.
+    Columns signal, depth, the grid's other axes, n, targets, dominant, then for directed, box,
+    matched, top_percent, top_dominant and oddest the share and its ``_low`` and ``_high`` (NaN
+    where there is none), ``median_rank`` and ``odd_rank``.
     """
     columns: dict[str, list[Any]] = {
         "signal": [cell.signal for cell in cells],
@@ -409,7 +439,8 @@ def completeness(cells: Sequence[Cell]) -> pa.Table:
         columns[name] = [cell.place[name] for cell in cells]
     columns["n"] = [cell.n for cell in cells]
     columns["targets"] = [cell.targets for cell in cells]
-    for name in ("directed", "box", "matched", "top_percent", "oddest"):
+    columns["dominant"] = [cell.dominant for cell in cells]
+    for name in SHARES:
         shares = [getattr(cell, name) or Share(np.nan, np.nan, np.nan) for cell in cells]
         columns[name] = [one.value for one in shares]
         columns[f"{name}_low"] = [one.low for one in shares]
