@@ -418,9 +418,13 @@ def spread(
     say(
         f"{facts['labelled']:,} segments have one of {len(facts['classes'])} classes, "
         f"{facts['named']:,} got one, {facts['unreached']:,} none. Hidden classes found again: "
-        f"{facts['right']:.1%} (balanced {facts['balanced']:.1%}); {facts['right_if_sure']:.1%} "
-        f"of the {facts['sure']:.0%} with a confidence of {spreading.SURE} at least"
+        f"{facts['right']:.1%} (balanced {facts['balanced']:.1%})"
     )
+    if facts["sure"]:
+        say(
+            f"{facts['right_if_sure']:.1%} of the {facts['sure']:.1%} with a confidence of "
+            f"{spreading.SURE} at least"
+        )
     show(spreading.doubtful(answer.table) if doubtful else answer.table, form, out)
 
 
