@@ -61,7 +61,7 @@ def test_what_only_resembles_a_strong_signal_ranks_below_one():
     mark = 9 * np.eye(20)[3]
     cloud = survey[:200] * np.geomspace(0.1, 2, 200)[:, None] + mark
     strong = 0.1 * survey[300:340] + mark
-    near = 0.1 * survey[380:] + mark + 2.5 * np.eye(20)[7]
+    near = 0.1 * survey[380:] + mark + np.eye(20)[7]
     contrast = Contrast(cloud, names(200), survey, names(400))
     scores = contrast.score(np.vstack([survey[:380], near]), names(400))
     ranks = rank_of(contrast.score(strong, names(40, 300)), names(40, 300), scores, names(400))

@@ -31,6 +31,9 @@ from skyvec.studies.recovery import (
 
 TABLE = "recovery.parquet"
 PICTURE = "recovery.png"
+FORM = 2
+"""Of the cells; those of another form are made again."""
+
 Report = Callable[[int, int, str], object]
 
 
@@ -43,7 +46,7 @@ def recover_in_survey(
     injections: int = 40,
     curves: int = 2000,
     k: int = 10,
-    draws: int = 96,
+    draws: int = 256,
     with_rivals: bool = True,
     seed: int = 0,
     progress: Report | None = None,
@@ -75,6 +78,7 @@ def recover_in_survey(
     check_grid(signal, grid)
     checkpoint = load(store.model_folder(survey, model))
     key = {
+        "form": FORM,
         "signal": str(signal),
         "digest": _digest(signal),
         "grid": {name: [float(value) for value in values] for name, values in grid.items()},
