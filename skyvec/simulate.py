@@ -106,6 +106,7 @@ def stamps(
     reals: float = 0.1,
     noise: float = 0.0,
     observed: bool = False,
+    variables: float = 0.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> int:
@@ -117,6 +118,7 @@ def stamps(
         reals: Fraction that is real.
         noise: Fraction of each class that is labelled wrong (column ``label``).
         observed: Whether new stars are seen through the true point-spread function of their place.
+        variables: Share of the new stars away from galaxies that are known stars brightening.
         seed: Another seed, another survey; the camera is always the same.
         progress: Called with detections made and in all.
 
@@ -127,7 +129,7 @@ def stamps(
         ValueError: A fraction is not in [0, 1].
         StoreError: The survey holds other objects.
     """
-    for name, value in (("reals", reals), ("noise", noise)):
+    for name, value in (("reals", reals), ("noise", noise), ("variables", variables)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is a fraction in [0, 1], not {value:g}")
 
@@ -135,19 +137,24 @@ def stamps(
         # rounded so that the parts add up to the fraction of the whole
         n_real = round(reals * (first + count)) - round(reals * first)
         key = f"sim{seed}{'o' if observed else ''}.{first}"
-        drawn, truth = simulate_stamps(n_real, count - n_real, rng, observed=observed, name=key)
+        drawn, truth = simulate_stamps(
+            n_real, count - n_real, rng, observed=observed, variables=variables, name=key
+        )
         given = flip_labels(truth.columns["is_real"], noise, noise, rng)
         columns = {k: v for k, v in truth.columns.items() if k not in store.STAMP_COLUMNS}
         columns["label"] = np.where(given, "real", "bogus")
         return [(replace(truth, columns=columns), drawn)]
 
     title = f"simulated stamps, {n}, reals {reals:g}, noise {noise:g}, {observed=}, seed {seed}"
+    if variables:
+        title += f", variables {variables:g}"
     facts: dict[str, object] = {
         "stamps": n,
         "reals": reals,
         "noise": noise,
         "seed": seed,
         "observed": observed,
+        "variables": variables,
     }
     return _fill({survey: title}, n, STAMPS, seed, draw, [facts], progress)
 

@@ -7,8 +7,17 @@ import pytest
 from scipy.spatial import cKDTree
 
 from skyvec.sim import frames
-from skyvec.sim.frames import BOGUS_KINDS, CAUSES, MARGIN, REAL_KINDS, Artefacts, Sources
+from skyvec.sim.frames import (
+    BOGUS_KINDS,
+    CAUSES,
+    MARGIN,
+    PIXEL_SCALE,
+    REAL_KINDS,
+    Artefacts,
+    Sources,
+)
 from skyvec.sim.stamps import (
+    ON_STAR,
     cut,
     detect,
     draw_field,
@@ -192,6 +201,27 @@ def test_new_stars_near_galaxies_are_there():
     assert (alone.hosts == -1).all()
 
 
+def test_variables_are_stars_of_the_field_with_new_light():
+    field = draw_field(RNG(6), "f")
+    visit = make_visit(
+        field, quiet_detector(), RNG(7), n_new=200, near_galaxies=0.3, variables=0.5
+    )
+    on = visit.hosts == ON_STAR
+    assert 20 < on.sum() <= 100 and (visit.hosts >= 0).sum() > 30
+    at = np.column_stack([visit.sources.x[on], visit.sources.y[on]])
+    stars = np.column_stack([field.stars.x, field.stars.y])
+    away = np.linalg.norm(at[:, None] - stars, axis=2)
+    share = visit.sources.flux[on] / field.stars.flux[away.argmin(1)]
+    assert away.min(1).max() < 1e-9 and len(set(away.argmin(1))) == on.sum()
+    assert share.max() < 2.01 and np.median(share) < 1.5
+    told = tell(visit, detect(visit))
+    kinds = told["kind"][told["is_real"]]
+    assert {"variable", "near_galaxy", "field"} == set(kinds)
+    true = told["kind"] == "variable"
+    assert np.nanmax(told["star_distance"][true]) < 2.5 * PIXEL_SCALE
+    assert all("-star" in name for name in told["object"][true])
+
+
 def test_peaks_are_apart_and_strongest_first():
     (visit,) = visits(RNG(2), n=1)
     places = detect(visit, apart=4.0)
@@ -301,6 +331,7 @@ def test_flipped_labels_are_an_exact_share_of_each_class():
         ({"magnitudes": (18, 15)}, "bright, faint"),
         ({"magnitudes": (19, 21)}, "never detected"),
         ({"near_galaxies": 2}, "share"),
+        ({"variables": -0.1}, "share"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -77,9 +77,10 @@ def simulate(
     has noise, gaps, labels (columns label and shape) and a few planted oddities; galaxies are
     images with labels, shapes and a few artefacts (column artefact), with --pair seen by two
     telescopes of other pixels, PSF and depth. Stamps are the detections of a simulated camera's
-    nights, with the truth (column is_real) and labels; --set reals=0.1, noise=0.05 and observed=1
-    say how many are real, how many labels are wrong, and that new stars are no artificial ones.
-    Made again it goes on where it was stopped.
+    nights, with the truth (column is_real) and labels; --set reals=0.1, noise=0.05, observed=1
+    and variables=0.3 say how many are real, how many labels are wrong, that new stars are no
+    artificial ones, and how many of them are known stars that brightened. Made again it goes on
+    where it was stopped.
     """
     if pair is not None and kind != "galaxies":
         raise ValueError(f"--pair is for galaxies, not for {kind}")
@@ -101,13 +102,15 @@ def simulate(
         elif kind == "galaxies":
             made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
         else:
-            options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0})
+            options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0,
+                                                  "variables": 0.0})  # fmt: skip
             made = stamps(
                 survey,
                 n,
                 reals=options["reals"],
                 noise=options["noise"],
                 observed=bool(options["observed"]),
+                variables=options["variables"],
                 seed=seed,
                 progress=progress,
             )

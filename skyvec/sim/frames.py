@@ -39,8 +39,8 @@ SERSIC_WEIGHT = {
 manner of Hogg & Lang 2013. The faint wings beyond six radii are left out and their light given to
 the rest: the middle of an n = 4 galaxy, seen through the air, is 8 % too bright."""
 
-REAL_KINDS = ("field", "near_galaxy")
-"""Where a new star stands: anywhere, or within a few radii of a galaxy."""
+REAL_KINDS = ("field", "near_galaxy", "variable")
+"""Where new light stands: anywhere, within a few radii of a galaxy, or on a star that has it."""
 
 BOGUS_KINDS = (
     *("noise", "dipole", "residual", "saturated", "galaxy", "spike", "halo", "ghost"),

@@ -11,7 +11,7 @@ functions, one registration), with its usual faults; it knows nothing of ``prep`
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,9 @@ MOST = 120
 EXTENDED = ("column", "edge", "halo", "pattern", "saturated", "trail")
 MOST_OF_ONE = 8
 """Detections kept of one frame of each kind that is detected again and again along its way."""
+
+ON_STAR = -2
+"""Host of new light that is a star's own."""
 
 _REGULAR = 1e-3
 
@@ -84,7 +87,8 @@ class Visit:
         seeing: FWHM of the middle of the frame [px].
         sky: [electrons] of a pixel.
         sources: The new stars, as they were put in.
-        hosts: Row of the galaxy each was put near, -1 for none, shape (n,).
+        hosts: Row of the galaxy each was put near, -1 for none, ``ON_STAR`` where the new light
+            is that of a star of the field, shape (n,).
         expected: Score each would have on empty sky, shape (n,).
     """
 
@@ -115,6 +119,7 @@ def simulate_stamps(
     magnitudes: tuple[float, float] = (13.5, 18.7),
     slope: float | None = None,
     near_galaxies: float = 0.5,
+    variables: float = 0.0,
     threshold: float = 5.0,
     visits: int = 6,
     name: str = "sim",
@@ -134,6 +139,9 @@ def simulate_stamps(
         slope: Rise of their number [dex per mag]; 0 (as many bright as faint) if they are
             embedded, 0.2 if observed.
         near_galaxies: Share of new stars put near a galaxy, the rest anywhere.
+        variables: Share of those not near a galaxy that are the new light of a star of the field,
+            5 % to twice its own. A survey of transients calls such a detection bogus, or has it
+            removed by a catalogue (0, as published); one of variables, ZTF's or LSST's, real.
         threshold: Score above which the pipeline detects.
         visits: Exposures of each field.
         name: Begins all keys; sets of different names share no object. Parts of one survey are
@@ -150,7 +158,8 @@ def simulate_stamps(
     Raises:
         ValueError: A number or a range makes no sense.
     """
-    _check(n_real, n_bogus, size, magnitudes, near_galaxies)
+    shares = {"near_galaxies": near_galaxies, "variables": variables}
+    _check(n_real, n_bogus, size, magnitudes, shares)
     detectors = frames.make_detectors(side=SIDE) if detectors is None else detectors
     slope = (0.2 if observed else 0.0) if slope is None else slope
     wanted = {True: n_real, False: n_bogus}
@@ -180,6 +189,7 @@ def simulate_stamps(
                 magnitudes=magnitudes,
                 slope=slope,
                 near_galaxies=near_galaxies,
+                variables=variables,
             )
             rows = detect(visit, threshold=threshold)
             truth = tell(visit, rows)
@@ -231,7 +241,11 @@ def flip_labels(
 
 
 def _check(
-    n_real: int, n_bogus: int, size: int, magnitudes: tuple[float, float], near: float
+    n_real: int,
+    n_bogus: int,
+    size: int,
+    magnitudes: tuple[float, float],
+    shares: Mapping[str, float],
 ) -> None:
     if n_real < 0 or n_bogus < 0 or n_real + n_bogus == 0:
         raise ValueError(f"n_real ({n_real}) and n_bogus ({n_bogus}) must be >= 0, and not both 0")
@@ -241,8 +255,9 @@ def _check(
         raise ValueError(f"magnitudes must be (bright, faint), not {magnitudes}")
     if magnitudes[0] > 18:
         raise ValueError(f"new stars of {magnitudes[0]} mag and fainter are never detected")
-    if not 0 <= near <= 1:
-        raise ValueError(f"near_galaxies is a share in [0, 1], not {near}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is a share in [0, 1], not {share}")
 
 
 def _keep(
@@ -312,6 +327,7 @@ def make_visit(
     magnitudes: tuple[float, float] = (13.5, 18.7),
     slope: float = 0.0,
     near_galaxies: float = 0.5,
+    variables: float = 0.0,
     side: int = SIDE,
 ) -> Visit:
     """Take a new image of a field with a sensor, put new stars in, subtract the reference.
@@ -326,6 +342,7 @@ def make_visit(
         magnitudes: Range of the new stars.
         slope: Rise of their number [dex per mag].
         near_galaxies: Share of new stars put near a galaxy.
+        variables: Share of the others that are the new light of a star of the field.
         side: [px] of the frame.
     """
     seeing = float(np.clip(rng.lognormal(np.log(2.4), 0.22), 1.6, 5.0))
@@ -358,7 +375,7 @@ def make_visit(
     size, e1, e2 = 1 + rng.normal(0, 0.015), *rng.normal(0, 0.012, 2)
     measured = size**2 * (psf + np.array([e1, e2, -e1]) * (psf[0] + psf[2]) / 2)
 
-    new, hosts = _new_stars(field, rng, n_new, magnitudes, slope, near_galaxies, side)
+    new, hosts = _new_stars(field, rng, n_new, magnitudes, slope, near_galaxies, variables, side)
     if observed:
         at = frames.psf_matrix(new.x, new.y, seeing, shake, detector, side)
     else:
@@ -435,6 +452,7 @@ def _new_stars(
     magnitudes: tuple[float, float],
     slope: float,
     near_galaxies: float,
+    variables: float,
     side: int,
 ) -> tuple[Sources, NDArray[np.int64]]:
     x, y = rng.uniform(3, side - 4, n), rng.uniform(3, side - 4, n)
@@ -451,8 +469,18 @@ def _new_stars(
         x[near] = np.clip(good.x[chosen] + away * np.cos(angle), 3, side - 4)
         y[near] = np.clip(good.y[chosen] + away * np.sin(angle), 3, side - 4)
         hosts[near] = chosen
-    bright = frames.rising(rng, n, slope, *magnitudes)
-    return frames.stars(x, y, frames.electrons(bright)), hosts
+    flux = np.asarray(frames.electrons(frames.rising(rng, n, slope, *magnitudes)))
+    if variables:
+        stars, low, high = field.stars, *(frames.electrons(m) for m in magnitudes[::-1])
+        inside = (stars.x > 3) & (stars.x < side - 4) & (stars.y > 3) & (stars.y < side - 4)
+        rows = np.flatnonzero(inside & (stars.flux > low))
+        vary = np.flatnonzero((hosts < 0) & (rng.uniform(size=n) < variables))
+        vary = vary[: len(rows)]
+        chosen = rng.choice(rows, len(vary), replace=False) if len(vary) else rows[:0]
+        x[vary], y[vary], hosts[vary] = stars.x[chosen], stars.y[chosen], ON_STAR
+        change = stars.flux[chosen] * 10 ** rng.uniform(-1.3, 0.3, len(vary))
+        flux[vary] = np.clip(change, low, high)
+    return frames.stars(x, y, flux), hosts
 
 
 def _spoil_light(
@@ -620,6 +648,7 @@ def tell(visit: Visit, places: NDArray[np.int64]) -> dict[str, np.ndarray]:
     kind = np.where(is_real, "field", _causes(visit, places, score))
     host = np.where(is_real, visit.hosts[match] if len(visit.hosts) else -1, -1)
     kind = np.where(is_real & (host >= 0), "near_galaxy", kind)
+    kind = np.where(is_real & (host == ON_STAR), "variable", kind)
     star_row, star_away = _nearest(visit.field.stars, places, 20.0)
     galaxy_row, galaxy_away = _nearest(visit.field.galaxies, places, 20.5)
     true = np.where(is_real, visit.sources.flux[match] if len(visit.sources) else np.nan, np.nan)
