@@ -1,13 +1,17 @@
 """Contract and simulated sky: images from files to latents and answers, as light curves go."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from typer.testing import CliRunner
 
 from skyvec import batches, checkpoint, encode, store, train
 from skyvec.analysis import transfer
 from skyvec.checkpoint import Training
+from skyvec.cli import app
 from skyvec.nn.frames import Frames
 from skyvec.report import answers, galleries, images
 from skyvec.report.html import report
@@ -39,13 +43,13 @@ def discs(n, *, seed=0, blur=0.0, noise=0.2, scale=1.0):
     return kind, (pixels + scale * noise * grain).astype(np.float32)
 
 
-def add(survey, pixels, kind, *, prefix="g", labels=("round", "flat", "double"), first=0):
+def add(survey, pixels, kind, *, prefix="g", labels=("round", "flat", "double"), first=0, **more):
     store.create_survey(survey)
     n = len(pixels)
     ids = np.array([f"{prefix}{first + i}" for i in range(n)])
     target = np.array([f"GAL {first + i}" for i in range(n)])
     nan = np.full(n, np.nan)
-    columns = {"label": np.array(labels)[kind]}
+    columns = {"label": np.array(labels)[kind], **more}
     made = Images(ids, pixels, ("g", "r"), 0.3, "nJy")
     store.append_objects(survey, Catalog(ids, target, nan, nan, columns), made, np.full(n, "here"))
 
@@ -206,7 +210,24 @@ def test_every_question_is_answered_and_the_report_shows_pictures(trained):
     page = report(trained, "m", label="label", with_baselines=False)
     text = page.read_text()
     assert "120 images, each turned into" in text and "light curve" not in text
-    assert {"outliers.png", "map.png"} <= {p.name for p in page.parent.iterdir()}
+    assert "Ranked by Euclidean distance" in text
+    there = {p.name for p in page.parent.iterdir()}
+    assert {"outliers.png", "distance.png", "map.png"} <= there and "similarity.png" not in there
+
+
+def test_images_are_ranked_by_distance_unless_cosines_are_asked_for(trained):
+    def first(*options):
+        line = ["outliers", "-s", str(trained), "-m", "m", "-n", "3", "-f", "json", *options]
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    ids = [rank(trained, "m").table["id"] for rank in (answers.oddest, answers.far_outliers)]
+    assert ids[0] == ids[1]
+    usual, far, cosine = first(), first("--far"), first("--cosine")
+    assert usual == far and "distance" in usual[0]
+    assert cosine[0]["id"] == answers.outliers(trained, "m").table["id"][0].as_py()
+    assert "similarity" in cosine[0]
 
 
 def test_the_far_from_their_class_can_be_left_out(trained):
@@ -249,6 +270,35 @@ def test_adapting_brings_two_telescopes_together(survey, tmp_path):
     assert adaptation.adapt(one, other, "m", pairs=1.0, options=options) == after
     with pytest.raises(adaptation.AdaptationError, match="source and target are both"):
         adaptation.adapt(one, one, "m")
+
+
+def test_two_parts_of_one_survey_are_adapted_by_a_column(tmp_path):
+    kind, pixels = discs(60, seed=5)
+    _, seen_again = discs(60, seed=5, blur=1.5, noise=0.6)
+    both = tmp_path / "both"
+    which = np.repeat(["a", "b"], 60)
+    add(both, np.concatenate([pixels, seen_again]), np.tile(kind, 2), camera=which)
+    train.train(both, recipe(steps=4, validate_every=2), "m")
+    sides = [adaptation.Part(both, "camera", name) for name in "ab"]
+    options = Training(steps=4, batch=16, lr=3e-3, validate_every=2)
+    after = adaptation.adapt(*sides, "m", options=options)
+    rows = adaptation.compare(*sides, ["m", after], label="label").to_pylist()
+    assert [row["model"] for row in rows] == ["m", "m-adapted"]
+    assert all(row["among"] == 60 and row["queries"] == 0 for row in rows)
+    kept, adapted = (checkpoint.load(store.model_folder(both, n)).recipe for n in ("m", after))
+    assert kept["data"] == adapted["data"]
+
+    def part(column, value):
+        return adaptation.Part(both, column, value)
+
+    for one, other, words in (
+        (sides[0], part("camera", "c"), "nothing in .*camera=c.; camera holds a, b"),
+        (part("telescope", "a"), part("telescope", "b"), "has no column 'telescope'"),
+        (sides[0], sides[0], "source and target are both"),
+        (sides[0], adaptation.Part(both), "two values of one column"),
+    ):
+        with pytest.raises(adaptation.AdaptationError, match=words):
+            adaptation.adapt(one, other, "m", adapted="other", options=options)
 
 
 def test_partners_and_classes_carried_over_are_counted_rightly():

@@ -11,8 +11,22 @@ from skyvec.cli.terminal import Format, Out, Threads, bar, guarded, say, show
 @guarded
 def adapt(
     name: Annotated[str, typer.Argument(help="Name of a trained model of the source.")],
-    source: Annotated[Path, typer.Option(help="Survey with the model.", show_default=False)],
-    target: Annotated[Path, typer.Option(help="Survey to adapt it to.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Option(help="Survey with the model; or COLUMN=VALUE in it.", show_default=False),
+    ],
+    target: Annotated[
+        str, typer.Option(help="Survey to adapt it to; or COLUMN=VALUE.", show_default=False)
+    ],
+    survey: Annotated[
+        Path | None,
+        typer.Option(
+            "--survey",
+            "-s",
+            help="One survey that holds both, told by COLUMN=VALUE.",
+            show_default=False,
+        ),
+    ] = None,
     adapted: Annotated[
         str, typer.Option("--name", help="Of the adapted model; NAME-adapted if not given.")
     ] = "",
@@ -43,11 +57,26 @@ def adapt(
     balanced accuracy of the source's classes on the source and on the target survey, recall of
     the true partner among all of the target survey, and how well the surveys can be told apart
     (0.5 = not at all).
+
+    Both may lie in one survey: `skyvec adapt NAME --survey DIR --source survey=sdss --target
+    survey=decals`. The model then keeps that survey's one scaling of pixels.
     """
     # late: torch and scikit-learn would slow `--help` down
     from skyvec.checkpoint import Training
+    from skyvec.studies.adaptation import Part, compare
     from skyvec.studies.adaptation import adapt as adapt_model
-    from skyvec.studies.adaptation import compare
+
+    sides: list[Part] = []
+    for which, given in (("source", source), ("target", target)):
+        column, equals, value = given.partition("=")
+        if survey is None:
+            sides.append(Part(Path(given)))
+        elif equals and column:
+            sides.append(Part(survey, column, value))
+        else:
+            raise ValueError(
+                f"--{which} {given} must be COLUMN=VALUE, such as survey=sdss, beside --survey"
+            )
 
     options = Training(
         steps=steps,
@@ -61,8 +90,8 @@ def adapt(
     )
     with bar("adapting") as progress:
         after = adapt_model(
-            source,
-            target,
+            sides[0],
+            sides[1],
             name,
             adapted=adapted,
             weight=weight,
@@ -71,5 +100,5 @@ def adapt(
             progress=progress.follow,
             threads=threads or None,
         )
-    say(f"adapted {name} as {after}, in {source} and {target}")
-    show(compare(source, target, [name, after], label=label, seed=seed), form, out)
+    say(f"adapted {name} as {after}, in {sides[0]} and {sides[1]}")
+    show(compare(sides[0], sides[1], [name, after], label=label, seed=seed), form, out)

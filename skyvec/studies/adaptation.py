@@ -49,6 +49,24 @@ class AdaptationError(ValueError):
     """Two surveys or a model do not go together; the message says why."""
 
 
+class Part(NamedTuple):
+    """One side of a change of survey: all objects of a survey, or those with a value in a column.
+
+    Args:
+        survey: The survey's folder.
+        column: Of its catalogue; empty for all objects.
+        value: What stands in the column, as text.
+    """
+
+    survey: Path
+    column: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        """Where it is, in words."""
+        return f"{self.survey}" + (f" ({self.column}={self.value})" if self.column else "")
+
+
 class Both(NamedTuple):
     """Batches of two surveys; with pairs, row i of both is the same object."""
 
@@ -104,8 +122,8 @@ class _Side(NamedTuple):
 
 
 def adapt(
-    source: Path,
-    target: Path,
+    source: Path | Part,
+    target: Path | Part,
     name: str,
     *,
     adapted: str = "",
@@ -119,11 +137,13 @@ def adapt(
 
     Two models are left in both surveys: ``NAME`` itself is brought to the target survey, with
     that survey's own scaling of pixels (the row *before*), and the adapted one is written to both
-    (the row *after*).
+    (the row *after*). Where source and target are parts of one survey, the model keeps that
+    survey's one scaling.
 
     Args:
-        source: Survey with the trained model.
-        target: The other survey, of images in as many bands, no smaller than the model's.
+        source: Survey with the trained model, or a part of it.
+        target: The other survey, of images in as many bands, no smaller than the model's; or
+            another part.
         name: Name of the model.
         adapted: Name of the adapted one; ``NAME-adapted`` where not given.
         weight: Of MMD^2 against the model's own loss at the start.
@@ -143,19 +163,26 @@ def adapt(
     options = options or Training(
         steps=400, batch=128, lr=3e-4, optimiser="adamw", clip=1.0, warm_up=20, validate_every=50
     )
-    before = load(store.model_folder(source, name))
+    source, target = _part(source), _part(target)
+    before = load(store.model_folder(source.survey, name))
     _check(before, source, target, weight, pairs)
-    theirs = bring(before, target)
+    is_one = source.survey.resolve() == target.survey.resolve()
+    theirs = before.recipe if is_one else bring(before, target.survey)
     recipes = [{**recipe, "train": vars(options)} for recipe in (before.recipe, theirs)]
     seed = options.seed
     digest = hashlib.sha256(
         "\0".join(
-            [survey_hash(source), survey_hash(target), before.hash, repr((weight, pairs))]
+            [
+                *(survey_hash(part.survey) for part in (source, target)),
+                *(part.column + "=" + part.value for part in (source, target) if part.column),
+                before.hash,
+                repr((weight, pairs)),
+            ]
         ).encode()
     ).hexdigest()
-    folder = store.model_folder(source, adapted)
+    folder = store.model_folder(source.survey, adapted)
     if not is_finished(folder):
-        sides = [_side(survey, recipe) for survey, recipe in zip((source, target), recipes)]
+        sides = [_side(part, recipe) for part, recipe in zip((source, target), recipes)]
         if pairs:
             sides = _paired(sides, source, target)
         with use_threads(threads):
@@ -164,7 +191,7 @@ def adapt(
             scale = _own_loss(model, valid, seed)
             _freeze_rest(model, valid[0].source)
             adapting = Adapting(model, scale=scale, weight=weight, pairs=pairs)
-            work = store.model_folder(source, f"{adapted}.adapting")
+            work = store.model_folder(source.survey, f"{adapted}.adapting")
             fit(
                 adapting,
                 lambda rng: _draw(sides, "train", options.batch, rng, together=bool(pairs)),
@@ -177,22 +204,31 @@ def adapt(
                 progress=progress,
             )
         _unwrap(work, folder, recipes[0])
-    _copy(folder, store.model_folder(target, adapted), recipes[1])
+    if not is_one:
+        _copy(folder, store.model_folder(target.survey, adapted), recipes[1])
     return adapted
 
 
+def _part(given: Path | Part) -> Part:
+    return given if isinstance(given, Part) else Part(given)
+
+
 def _check(
-    checkpoint: Checkpoint, source: Path, target: Path, weight: float, pairs: float
+    checkpoint: Checkpoint, source: Part, target: Part, weight: float, pairs: float
 ) -> None:
     if checkpoint.recipe["model"]["name"] in BASELINES:
         raise AdaptationError(f"{checkpoint.name!r} is a baseline and learns nothing; train one")
-    for survey in (source, target):
+    for survey in (source.survey, target.survey):
         if store.survey_kind(survey) != "images":
             raise AdaptationError(
                 f"{survey} holds {store.survey_kind(survey)}; models of images are adapted"
             )
-    if source.resolve() == target.resolve():
-        raise AdaptationError(f"source and target are both {source}; name two surveys")
+    is_one = source.survey.resolve() == target.survey.resolve()
+    is_divided = source.column and source.column == target.column and source.value != target.value
+    if is_one and not is_divided:
+        raise AdaptationError(
+            f"source and target are both {source}; name two surveys, or two values of one column"
+        )
     if weight < 0 or pairs < 0:
         raise AdaptationError(f"weight = {weight} and pairs = {pairs} must be >= 0")
 
@@ -219,15 +255,42 @@ def bring(checkpoint: Checkpoint, survey: Path) -> Recipe:
     return full
 
 
-def _side(survey: Path, recipe: Recipe) -> _Side:
-    pixels, ids, parts = image_training_set(survey, **recipe["data"])
-    catalog = store.read_catalog(survey)
-    order = np.argsort(catalog.id, kind="stable")
-    rows = order[np.searchsorted(catalog.id[order], ids)]
-    return _Side(pixels, catalog.target[rows], parts)
+def _side(part: Part, recipe: Recipe) -> _Side:
+    pixels, ids, parts = image_training_set(part.survey, **recipe["data"])
+    if part.column:
+        rows = _members(part, ids)
+        pixels, ids, parts = pixels[rows], ids[rows], parts[rows]
+    catalog = store.read_catalog(part.survey, [])
+    return _Side(pixels, catalog.target[catalog.rows(ids)], parts)
 
 
-def _paired(sides: list[_Side], source: Path, target: Path) -> list[_Side]:
+def _members(part: Part, ids: Strings) -> NDArray[np.int64]:
+    """Rows of the ids that belong to a part."""
+    if not part.column:
+        return np.arange(len(ids))
+    known = store.column_kinds(part.survey)
+    if part.column not in known:
+        raise AdaptationError(
+            f"{part.survey} has no column {part.column!r}; there are {', '.join(sorted(known))}"
+        )
+    catalog = store.read_catalog(part.survey, [part.column])
+    column = catalog.columns[part.column]
+    if column.dtype.kind in "if":
+        try:
+            is_own = column == float(part.value)
+        except ValueError:
+            raise AdaptationError(
+                f"{part.column} holds numbers, and {part.value!r} is none"
+            ) from None
+    else:
+        is_own = column.astype(np.str_) == part.value
+    if not is_own.any():
+        there = ", ".join(np.unique(column.astype(np.str_))[:10])
+        raise AdaptationError(f"nothing in {part}; {part.column} holds {there}")
+    return np.flatnonzero(is_own[catalog.rows(ids)])
+
+
+def _paired(sides: list[_Side], source: Part, target: Part) -> list[_Side]:
     """Only what both surveys have seen, in one order."""
     common, first, second = np.intersect1d(sides[0].target, sides[1].target, return_indices=True)
     if len(common) < 4:
@@ -297,12 +360,12 @@ def _copy(source: Path, target: Path, recipe: Recipe) -> None:
 
 
 def compare(
-    source: Path, target: Path, models: list[str], *, label: str = "", seed: int = 0
+    source: Path | Part, target: Path | Part, models: list[str], *, label: str = "", seed: int = 0
 ) -> pa.Table:
     """Measure how well models speak one language in two surveys; missing latents are made first.
 
     Args:
-        source: One survey.
+        source: One survey, or a part of one.
         target: The other.
         models: Names of models that both have, such as before and after.
         label: Column of classes in both; empty for none.
@@ -315,16 +378,21 @@ def compare(
         with the objects that never trained), ``apart`` (area under the curve of telling the
         surveys apart, 0.5 = one language), and how many were asked.
     """
+    source, target = _part(source), _part(target)
     rows = []
     for name in models:
-        for survey in (source, target):
-            encode(survey, name)
-        one, other = (store.read_latents(survey, name) for survey in (source, target))
+        for part in (source, target):
+            encode(part.survey, name)
+        one, other = (
+            latents.take(_members(part, latents.id))
+            for part in (source, target)
+            for latents in [store.read_latents(part.survey, name)]
+        )
         labels = [
-            _labels(survey, latents.id, label)
-            for survey, latents in ((source, one), (target, other))
+            _labels(part.survey, latents.id, label)
+            for part, latents in ((source, one), (target, other))
         ]
-        data = load(store.model_folder(source, name)).recipe["data"]
+        data = load(store.model_folder(source.survey, name)).recipe["data"]
         parts = split(one.target, seed=data["seed"], valid=data["valid"], test=data["test"])
         carried = carry_over(one, labels[0], other, labels[1], rng=np.random.default_rng(seed))
         found = partner_ranks(one, other, rows=np.flatnonzero(parts != "train"))
@@ -352,9 +420,7 @@ def compare(
 
 
 def _labels(survey: Path, ids: Strings, label: str) -> Strings:
-    catalog = store.read_catalog(survey)
-    if not label or label not in catalog.columns:
+    if label not in store.column_kinds(survey):
         return np.full(len(ids), "", dtype=np.str_)
-    order = np.argsort(catalog.id, kind="stable")
-    rows = order[np.searchsorted(catalog.id[order], ids)]
-    return catalog.columns[label][rows].astype(np.str_)
+    catalog = store.read_catalog(survey, [label])
+    return catalog.columns[label][catalog.rows(ids)].astype(np.str_)
