@@ -247,3 +247,16 @@ def test_a_night_tells_its_own_prevalence_and_false_candidates():
     assert told == pytest.approx(((score >= 0.5) & (label == 0)).sum(), rel=0.15)
     # without the night's own prevalence the promise is far off
     assert calibration.expected_false(fitted.probability(score), score, 0.5) < 0.1 * told
+
+
+def test_a_foreign_night_is_told_from_one_with_other_shares():
+    rng = np.random.default_rng(9)
+    real, bogus = rng.standard_normal(4000) + 2, rng.standard_normal(4000) - 2
+    known = [calibration.quantiles(real), calibration.quantiles(bogus)]
+    for share in (0.0, 1e-3, 0.3, 1.0):
+        label = rng.random(20_000) < share
+        night = rng.standard_normal(20_000) + np.where(label, 2, -2)
+        assert calibration.unlike(night, *known) < 0.03
+    for night in (rng.standard_normal(2000) - 4, rng.standard_normal(2000)):
+        assert calibration.unlike(night, *known) > 2 * calibration.UNLIKE
+    assert calibration.unlike(np.full(100, 50.0), *known) == pytest.approx(1)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import binom
 from typer.testing import CliRunner
 
 from skyvec.cli import app
@@ -125,10 +126,21 @@ def test_a_screen_loses_no_more_than_it_may():
     label = np.repeat([1, 0], 5000)
     deep = rng.standard_normal(10_000) + 4 * label
     quick = deep + rng.standard_normal(10_000)
-    at = score.screen_threshold(quick, deep, label, 2.0, lost=1e-3)
     passing = (label == 1) & (deep >= 2.0)
-    lost = (quick[passing] < at).sum()
-    assert lost == np.floor(1e-3 * passing.sum())
+    for allowed in (1e-3, 0.01):
+        at = score.screen_threshold(quick, deep, label, 2.0, lost=allowed)
+        loss = score.screen_loss(quick, deep, label, 2.0, at)
+        lost = (quick[passing] < at).sum()
+        assert (loss["reals"], loss["lost"]) == (passing.sum(), lost)
+        # as many as are surely few: the next real would be one too many
+        n = passing.sum()
+        assert binom.cdf(lost, n, allowed) < 0.05 < binom.cdf(lost + 1, n, allowed)
+        assert binom.cdf(lost, n, loss["at_most"]) == pytest.approx(0.05)
+    few = passing & (np.arange(len(label)) < 300)
+    at = score.screen_threshold(quick[few], deep[few], label[few], 2.0)
+    assert at == quick[few].min()  # nothing is sure, so all pass
+    with pytest.raises(ValueError, match="no real passes"):
+        score.screen_threshold(quick, deep, label, 99.0)
 
 
 def test_a_night_is_scored_once_and_goes_on_where_it_was(trained, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ A calibration is fitted on nights that trained nothing. It gives log-odds, so th
 another prevalence is one addition: logit p' = logit p + logit pi' - logit pi.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from skyvec.realbogus.metrics import MetricError, clopper_pearson, curve
 from skyvec.schema import Floats, Ints
 
 KINDS = ("temperature", "isotonic")
+LEVELS = np.linspace(0, 1, 101)
+UNLIKE = 0.1
+"""Distance from the scores of the calibration from which a night is foreign to it."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,36 @@ def night_prevalence(calibration: Calibration, score: Floats, *, rounds: int = 1
             break
         pi = new
     return pi
+
+
+def quantiles(score: Floats) -> list[float]:
+    """Scores at the 0, 1, ... 100 per cent of a set, ascending; empty for none."""
+    return np.quantile(score, LEVELS).tolist() if len(score) else []
+
+
+def unlike(score: Floats, real: Sequence[float], bogus: Sequence[float]) -> float:
+    """Tell how far the scores of a night are from any mixture of known reals and known bogus.
+
+    min over pi of max over s of |F(s) - pi F_1(s) - (1 - pi) F_0(s)|: the distance of Kolmogorov
+    and Smirnov from the mixture that comes closest, in [0, 1]. Whatever share of a night is real,
+    it is near 0 where reals and bogus score as they did when the model was calibrated, and where
+    it is not, neither calibrated probabilities nor a prevalence told by scores mean anything.
+
+    Args:
+        score: Of the night, shape (n,), n > 0.
+        real: :func:`quantiles` of known reals.
+        bogus: Of known bogus.
+    """
+    at = np.quantile(score, np.linspace(0, 1, 1001))
+    ordered = np.sort(score)
+    # the function of distribution on both sides of its steps
+    low, high = (
+        np.searchsorted(ordered, at, side=side) / len(score) for side in ("left", "right")
+    )
+    one, zero = (np.interp(at, known, LEVELS, left=0.0, right=1.0) for known in (real, bogus))
+    shares = np.concatenate([[0.0], np.logspace(-6, 0, 601)])
+    mixtures = (pi * one + (1 - pi) * zero for pi in shares)
+    return float(min(max((high - f).max(), (f - low).max()) for f in mixtures))
 
 
 def expected_false(probability: Floats, score: Floats, threshold: float) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.checkpoint import CheckpointError
-from skyvec.realbogus.calibration import Calibration
+from skyvec.realbogus.calibration import Calibration, quantiles
 from skyvec.realbogus.evaluation import operating_point
 from skyvec.realbogus.fast import engine as fastest
 from skyvec.realbogus.samples import read_samples
-from skyvec.realbogus.score import Engine, Judge, screen_threshold
+from skyvec.realbogus.score import Engine, Judge, screen_loss, screen_threshold
 from skyvec.realbogus.train import Draw, Samples, load, split
 from skyvec.store import model_folder, write_json
 
@@ -87,6 +87,7 @@ def freeze(
         "reals": int((samples.label == 1).sum()),
         "bogus": int((samples.label == 0).sum()),
     }
+    passed = np.ones(len(score), bool)
     if screen is not None:
         fast, other, scores = load(screen)
         for key in ("normalise", "side"):
@@ -102,7 +103,14 @@ def freeze(
             "hash": scores["hash"],
             "threshold": at,
             "passes": float((first[samples.label == 0] >= at).mean()),
+            **screen_loss(first, score, samples.label, point["threshold"], at),
         }
+        passed = first >= at
+    # of what the network decides on in a night; they tell whether a night is like this one
+    point["scores"] = {
+        kind: quantiles(score[passed & (samples.label == label)])
+        for kind, label in (("real", 1), ("bogus", 0))
+    }
     write_json(folder / FILE, point)
     return point
 

@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from skyvec.nn.labels import UNLABELLED
-from skyvec.realbogus.calibration import Calibration, expected_false, night_prevalence
+from skyvec.realbogus.calibration import (
+    UNLIKE,
+    Calibration,
+    expected_false,
+    night_prevalence,
+    unlike,
+)
 from skyvec.realbogus.evaluation import evaluate, write
 from skyvec.realbogus.gallery import gallery, read_verdicts
 from skyvec.realbogus.operating import (
@@ -211,7 +217,8 @@ def score_night(
         home: The survey that holds it.
         prevalence: Of reals among the detections; none for that of the operating point, or, where
             it has none, to let the night's scores tell it. They do so rightly only where reals and
-            bogus score as they did where the model was calibrated.
+            bogus score as they did where the model was calibrated; where they do not, a line says
+            so and no number of false candidates is given.
         workers: Threads.
         progress: Called with the stamps done and their number.
 
@@ -240,9 +247,21 @@ def score_night(
         f"{counts['received']:,} received = {counts['scored']:,} scored + "
         f"{counts['screened']:,} screened out + {counts['flagged']:,} flagged; {out}"
     ]
-    told = _night(out, calibration, float(point["threshold"]), prevalence)
+    told = _night(out, calibration, point, prevalence)
     write_json(out / "night.json", {**counts, **told})
-    if told:
+    if told.get("unlike", 0.0) > UNLIKE:
+        lines.append(
+            f"warning: these scores are no mixture of those the model was calibrated on (distance "
+            f"{told['unlike']:.2f}, at most {UNLIKE} where a night is alike): another instrument "
+            "or another sky. Its probabilities mean nothing here; label some of these stamps and "
+            "choose a threshold on them with `skyvec realbogus threshold --from`"
+        )
+    if told and "expected_false" not in told:
+        lines.append(
+            f"{told['candidates']:,.0f} candidates above {point['threshold']:.3f}; how many are "
+            "false cannot be told (give --prevalence if it is known)"
+        )
+    elif told:
         lines.append(
             f"{told['candidates']:,.0f} candidates above {point['threshold']:.3f}; of them "
             f"{told['expected_false']:.1f} expected to be false "
@@ -252,8 +271,9 @@ def score_night(
 
 
 def _night(
-    out: Path, calibration: Calibration, threshold: float, prevalence: float | None
+    out: Path, calibration: Calibration, point: Mapping[str, Any], prevalence: float | None
 ) -> dict[str, float]:
+    threshold = float(point["threshold"])
     files = [out / shard["file"] for shard in read_manifest(out)["shards"]]
     tables = [pq.read_table(path, columns=["score", "reason"]) for path in files]
     score = np.concatenate([t["score"].to_numpy() for t in tables] or [np.zeros(0)])
@@ -263,18 +283,19 @@ def _night(
     screened = sum(
         int(np.count_nonzero(np.array(t["reason"].to_pylist()) == "screened")) for t in tables
     )
-    # what was screened out counts as bogus: it scores below all that was passed on
+    told = {"threshold": threshold, "candidates": float((known >= threshold).sum())}
+    if "scores" in point and all(point["scores"].values()):
+        told["unlike"] = unlike(known, **point["scores"])
     share = prevalence
+    if share is None and told.get("unlike", 0.0) > UNLIKE:
+        return told
     if share is None:
+        # what was screened out counts as bogus: it scores below all that was passed on
         everyone = np.concatenate([known, np.full(screened, known.min())])
         share = night_prevalence(calibration, everyone)
     p = calibration.probability(known, share)
-    return {
-        "prevalence": float(share),
-        "threshold": threshold,
-        "candidates": float((known >= threshold).sum()),
-        "expected_false": expected_false(p, known, threshold),
-    }
+    expected = expected_false(p, known, threshold)
+    return {**told, "prevalence": float(share), "expected_false": expected}
 
 
 def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> list[str]:
