@@ -145,6 +145,7 @@ def test_a_build_killed_anywhere_goes_on_and_ends_in_the_same_bytes(three, monke
 
     survey.shutil.rmtree(folder)
     monkeypatch.setattr(store, "write_atomic", four_at_most)
+    monkeypatch.setattr(store.files, "write_atomic", four_at_most)
     for kills in range(100):
         written.clear()
         try:

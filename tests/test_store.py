@@ -209,7 +209,7 @@ def test_images_come_back_bit_for_bit(tmp_path, integers, error):
 def test_some_images_are_found_without_reading_the_others(tmp_path, monkeypatch):
     survey = tmp_path / "sky"
     store.create_survey(survey)
-    monkeypatch.setattr(store, "GROUP_BYTES", 2 * 2 * 36 * 4)  # two images a row group
+    monkeypatch.setattr("skyvec.store.files.GROUP_BYTES", 2 * 2 * 36 * 4)  # two images a row group
     parts = [images([f"{c}{i}" for i in range(5)], seed=i) for i, c in enumerate("ab")]
     for catalog, given in parts:
         store.append_objects(survey, catalog, given, np.array(["f"] * 5))
