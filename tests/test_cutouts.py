@@ -270,15 +270,15 @@ def test_a_stopped_ingest_goes_on_to_the_same_shards(tmp_path):
         if store.object_shards(stopped):
             raise KeyboardInterrupt
 
-    real, ingest._Report.step = (
-        ingest._Report.step,
+    real, ingest.stage._Report.step = (
+        ingest.stage._Report.step,
         lambda self, shard: stop(0, 0, "") or real(self, shard),
     )
     try:
         with pytest.raises(KeyboardInterrupt):
             ingest.ingest(stopped, [tmp_path / "in"], **how)
     finally:
-        ingest._Report.step = real
+        ingest.stage._Report.step = real
     assert 0 < len(store.object_shards(stopped)) < len(store.object_shards(whole))
     ingest.ingest(stopped, [tmp_path / "in"], **how)
     assert store.object_shards(stopped) == store.object_shards(whole)
