@@ -46,7 +46,9 @@ from skyvec.prep.stamps import normalise
 from skyvec.realbogus import metrics, suspects
 from skyvec.realbogus.fast import engine
 from skyvec.realbogus.forest import Forest, features
-from skyvec.realbogus.samples import faults, write_survey
+from skyvec.realbogus.frames import stamps_of_folder
+from skyvec.realbogus.gallery import gallery
+from skyvec.realbogus.samples import faults, join, write_survey
 from skyvec.realbogus.score import Judge, score_survey, screen_threshold
 from skyvec.realbogus.train import (
     Draw,
@@ -61,7 +63,7 @@ from skyvec.realbogus.train import (
 from skyvec.schema import Catalog, Stamps
 from skyvec.sim.frames import make_detectors
 from skyvec.sim.stamps import flip_labels, simulate_stamps
-from skyvec.store import write_atomic
+from skyvec.store import iterate_objects, write_atomic
 
 SIDE = 29
 PART = 26_000
@@ -668,26 +670,109 @@ class Bench:
                 points = metrics.curve(file[f"{name}_p"], file[f"{name}_label"])
                 fnr = 1 - points.tpr[points.at_fpr(0.01)]
                 say(f"Deep-HiTS {name}: AUC {points.auc():.5f}, FNR {fnr:.2%} at FPR 1 %")
-        learn, _ = self.data()
-        found = list(read(folder / "stamps" / "ztf_triplets.parquet", size=63))
-        triplets = [t for t in found if isinstance(t, Triplet)]
-        pixels = np.stack([t.pixels for t in triplets])
-        kinds = np.array([str(t.columns["suggested_label"]) for t in triplets])
-        good = faults(pixels, SIDE) == ""
-        say(f"ZTF: {len(found)} read, {len(triplets)} taken, {good.sum()} scored")
-        pixels, kinds = pixels[good], kinds[good]
-        model = self.train(learn, self.recipe("simple", {}, 0), "peer-ours")
-        score = scores_of(model, normalise(pixels, "asinh", side=SIDE))
-        parts = split(learn, Draw(test=0.0))
-        own = scores_of(model, learn.pixels[parts == 1])
-        at = metrics.best_threshold(own, learn.label[parts == 1])["threshold"]
-        for kind in np.unique(kinds):
-            here = score[kinds == kind]
-            say(f"ZTF {kind}: {(here >= at).mean():.2f} of {len(here)} above the threshold")
-            self.result[f"ztf_{kind}"] = float((here >= at).mean())
-        known = np.isin(kinds, ("real_asteroid", "bogus"))
-        self.result["ztf_auc"] = metrics.auc(score[known], kinds[known] == "real_asteroid")
-        say(f"ZTF asteroids against bogus: AUC {self.result['ztf_auc']:.3f}")
+        ztf = self.triplets(folder / "stamps" / "ztf_triplets.parquet")
+        lsst = self.triplets(folder / "stamps" / "lsst_triplets.parquet")
+        kinds = np.array([str(t.columns["suggested_label"]) for t in ztf])
+        # light that is new, and light of something the reference has already
+        reference = normalise(np.stack([t.pixels for t in ztf]), "robust", side=SIDE)[:, 1]
+        has_source = reference[:, 13:16, 13:16].mean((1, 2)) > 1
+        likely = np.array([float(t.columns.get("rel") or 0.0) for t in lsst])
+        size, n = self.size, self.size.reals + self.size.bogus
+        surveys = {
+            "stars": simulate_stamps(size.reals, size.bogus, np.random.default_rng(21), name="a"),
+            "variables": simulate_stamps(
+                size.reals, size.bogus, np.random.default_rng(22), variables=0.5, name="b"
+            ),
+            "frames": self.real_frames(folder / "frames"),
+        }
+        learn = {name: _samples(*made) for name, made in surveys.items()}
+        learn["all three"] = join(list(learn.values()))
+        say(f"learnt from {n:,} simulated stamps, {len(learn['frames']):,} of real frames, both")
+        for name, one in learn.items():
+            model = self.train(one, self.recipe("simple", {}, 0), f"real-{name}")
+            look = one.take(np.flatnonzero(split(one, Draw(test=0.0)) == 1))
+            at = metrics.best_threshold(scores_of(model, look.pixels), look.label)["threshold"]
+            score, other = (
+                scores_of(model, normalise(np.stack([t.pixels for t in some]), "asinh", side=SIDE))
+                for some in (ztf, lsst)
+            )
+            cuts = {kind: kinds == kind for kind in np.unique(kinds)}
+            braai = cuts.pop("real_braai>0.9")
+            cuts |= {
+                "braai>0.9, new": braai & ~has_source,
+                "braai>0.9, varied": braai & has_source,
+            }
+            known = cuts["real_asteroid"] | cuts["bogus"]
+            auc = metrics.auc(score[known], cuts["real_asteroid"][known].astype(int))
+            kept = {cut: (int((score[rows] >= at).sum()), int(rows.sum()))
+                    for cut, rows in cuts.items()}  # fmt: skip
+            for cut, rows in {"LSST, reliability > .5": likely > 0.5,
+                              "LSST, reliability < .5": likely <= 0.5}.items():  # fmt: skip
+                kept[cut] = int((other[rows] >= at).sum()), int(rows.sum())
+            say(f"  {name}: asteroids against bogus AUC {auc:.3f}; kept "
+                + ", ".join(f"{cut} {k} of {m}" for cut, (k, m) in kept.items()))  # fmt: skip
+            self.result[f"ztf_{name}"] = {"auc": auc, **kept}
+            if self.options.gallery:
+                order = np.argsort(-score)
+                wrong = [i for i in order if kinds[i] == "bogus"][:12]
+                wrong += [i for i in order[::-1] if kinds[i].startswith("real")][:24]
+                truth = np.char.startswith(kinds[wrong], "real").astype(np.int64)
+                page = Path(self.options.gallery) / f"{name.replace(' ', '-')}.html"
+                gallery(
+                    page, np.array([ztf[i].id for i in wrong]),
+                    np.stack([ztf[i].pixels for i in wrong]),
+                    truth, score[wrong],
+                    suspects.doubt(score[wrong], truth),
+                    notes=[str(kinds[i]) for i in wrong], title=f"ZTF, learnt from {name}",
+                )  # fmt: skip
+
+    def triplets(self, path: Path) -> list[Triplet]:
+        """Stamps of alerts that can be scored."""
+        found = list(read(path, size=63 if "ztf" in path.name else 0))
+        taken = [t for t in found if isinstance(t, Triplet)]
+        pixels = [t.pixels[None] for t in taken]
+        good = [bool(faults(p, SIDE)[0] == "") for p in pixels]
+        say(f"{path.stem}: {len(found)} read, {len(taken)} taken, {sum(good)} scored")
+        return [t for t, fine in zip(taken, good) if fine]
+
+    def real_frames(self, folder: Path) -> tuple[Stamps, Catalog]:
+        """Detections on real frames, with artificial stars as the reals."""
+        work = self.folder / "frames"
+        work.mkdir(parents=True, exist_ok=True)
+        rows = ["new,reference,detector"]
+        for place in sorted(folder.iterdir()):
+            files = sorted(place.iterdir())
+            for i, new in enumerate(files):
+                for step in range(1, min(4, len(files))):
+                    other = files[(i + step) % len(files)]
+                    rows.append(f"{new.resolve()},{other.resolve()},{place.name}")
+        (work / "pairs.csv").write_text("\n".join(rows) + "\n")
+        stored, refused = stamps_of_folder(work, work / "survey", embedded=150)
+        parts = list(iterate_objects(work / "survey", Stamps))
+        say(f"{len(rows) - 1} pairs of real frames, {refused} refused now, {stored} stored now")
+        stamps = [stamps for _, _, stamps in parts]
+        columns = {"is_real": np.concatenate([c.columns["label"] == "real" for _, c, _ in parts])}
+        whole = Stamps(*(
+            np.concatenate([getattr(s, name) for s in stamps])
+            for name in ("id", "pixels", "detector", "exposure", "object")
+        ))  # fmt: skip
+        unknown = np.full(len(whole), np.nan)
+        return whole, Catalog(whole.id, whole.object, unknown, unknown.copy(), columns)
+
+
+def _samples(stamps: Stamps, catalog: Catalog) -> Samples:
+    """Samples of raw stamps, those that can be used."""
+    rows = np.flatnonzero(faults(stamps.pixels, SIDE) == "")
+    stamps, catalog = stamps.take(rows), catalog.take(rows)
+    return Samples(
+        stamps.id,
+        normalise(stamps.pixels, "asinh", side=SIDE),
+        catalog.columns["is_real"].astype(np.int64),
+        stamps.detector,
+        stamps.exposure,
+        stamps.object,
+        catalog.columns,
+    )
 
 
 def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -715,6 +800,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", default="", help="folder to keep models in, to go on later")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--gallery", default="", help="folder for pages of real stamps")
     options = parser.parse_args()
     options.scale = options.scale or ("quick" if options.quick else "small")
     began = time.perf_counter()
