@@ -66,6 +66,22 @@ def test_a_theory_finds_the_stars_that_show_it_each_once(survey):
     assert again.table.equals(table)
 
 
+def test_a_second_look_at_the_curves_answers_from_the_best_by_code(survey):
+    folder, stars = survey
+    signal = parse("louver(period=3.2)")
+    everything, _ = search_signal(folder, "m", signal, k=60, draws=48)
+    answer, _ = search_signal(folder, "m", signal, k=8, draws=48, check=40)
+    found = answer.table["target"].to_pylist()
+    assert len(stars & set(found[:PLANTED])) >= PLANTED - 1
+    assert set(found) <= set(everything.table["target"].to_pylist()[:40])
+    odds = answer.table["score"].to_numpy()
+    assert (np.diff(odds) <= 0).all() and odds[0] > 3
+    with pytest.raises(ValueError, match="cannot give 8 answers"):
+        search_signal(folder, "m", signal, k=8, check=7)
+    wrong = run("search", "--check", 9, "-s", folder, "-m", "m", "sky")
+    assert wrong.exit_code == 1 and "--check belongs to --signal" in wrong.output
+
+
 def test_only_those_asked_for_answer(survey):
     folder, _ = survey
     latents = store.read_latents(folder, "m")

@@ -57,6 +57,7 @@ def test_what_is_deep_is_found_and_what_is_lost_in_noise_is_not(cells, field):
     assert faint.targets == len(set(field.target)) < 120
     assert deep.directed.value >= 0.9 and deep.matched.value >= 0.9
     assert faint.directed.value <= 0.4 and faint.matched.value <= 0.4
+    assert deep.checked.value >= 0.9 and faint.checked.value <= 0.4
     assert deep.median_rank <= 2 < faint.median_rank
     assert deep.odd_rank < faint.odd_rank
     assert deep.top_percent.value > faint.top_percent.value
@@ -79,7 +80,7 @@ def test_a_table_has_every_share_with_its_interval(cells):
     table = recovery.completeness(list(cells.values()))
     assert table["depth"].to_pylist() == [0.3, 100.0]
     assert table["period"].to_pylist() == [0.4, 0.4]
-    for name in ("directed", "box", "matched", "top_percent", "oddest"):
+    for name in ("directed", "checked", "box", "matched", "top_percent", "oddest"):
         value, low, high = (table[name + end].to_numpy() for end in ("", "_low", "_high"))
         assert ((low <= value) & (value <= high) & (low < high)).all()
 

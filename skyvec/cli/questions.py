@@ -40,6 +40,13 @@ def search(
             show_default=False,
         ),
     ] = None,
+    check: Annotated[
+        int,
+        typer.Option(
+            help="Of a --signal: look again at the light curves of so many, the best by code.",
+            min=0,
+        ),
+    ] = 0,
     k: Annotated[int, typer.Option("-k", help="How many neighbours.", min=1)] = 5,
     include_same_target: Annotated[
         bool, typer.Option("--include-same-target", help="Also other segments of the query.")
@@ -94,7 +101,8 @@ def search(
 
     The query need not be in the survey: a file is read, encoded and searched with. Nor need it
     exist: with --signal a theory is drawn into stars of the survey and searched for; the picture
-    of what it found lies under answers/.
+    of what it found lies under answers/. With --check matched filters look at the curves of the
+    best and have the say that they earn for this signal: slower, and better for short events.
 
     With --measure the nearest by code are put into the order of another similarity, or with --full
     the whole survey is searched by it, exactly. The measures compare one band of each curve on its
@@ -104,6 +112,8 @@ def search(
     """
     if (signal is None) != bool(what):
         raise ValueError("name what to search with, or give a --signal; one of the two")
+    if check and signal is None:
+        raise ValueError("--check belongs to --signal; give one")
     if measure is None and (full or band):
         raise ValueError("--full and --band belong to --measure; name one")
     if measure is not None and (signal is not None or combine or nearest):
@@ -112,7 +122,7 @@ def search(
         if combine or nearest:
             raise ValueError("--combine and --nearest are for several queries, not for a --signal")
         which = _which(where, cone, polygon, moc, apart)
-        _search_signal(survey, model, signal, k, which, form, out)
+        _search_signal(survey, model, signal, k, check, which, form, out)
         return
     # late: Faiss, and torch where a file is to be encoded, would slow `--help` down
     from skyvec.report.searching import search as search_survey
@@ -192,6 +202,7 @@ def _search_signal(
     model: str,
     signal: str,
     k: int,
+    check: int,
     which: "Which",
     form: str | None,
     out: Path | None,
@@ -200,7 +211,9 @@ def _search_signal(
     from skyvec.report.directed import search_signal
     from skyvec.report.queries import read_signal
 
-    answer, picture = search_signal(survey, model, read_signal(signal), k=k, which=which)
+    answer, picture = search_signal(
+        survey, model, read_signal(signal), k=k, check=check, which=which
+    )
     say(f"picture: {picture}")
     show(answer.table, form, out)
 

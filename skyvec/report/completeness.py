@@ -12,12 +12,13 @@ from skyvec.report.pictures import FAINT, INK, quiet
 
 SEARCHES = {
     "directed": ("directed search", "#CC1111"),
-    "top_percent": ("the same, first percent", "#EE7733"),
+    "checked": ("with a second look", "#EE7733"),
     "box": ("box least squares", "#0077BB"),
     "matched": ("matched filter", "#009988"),
     "oddest": ("among the 20 oddest", "#AA3377"),
 }
 KNOWN = {"signal", "depth", "n", "targets", "dominant", "median_rank", "odd_rank"}
+FIRST_PERCENT = ("top_percent", "top_dominant", "checked_dominant")
 
 
 def completeness_picture(table: pa.Table, k: int) -> Figure:
@@ -83,7 +84,7 @@ def robustness_picture(table: pa.Table, title: str) -> Figure:
 
 
 def _is_share(name: str) -> bool:
-    return any(name == s or name.startswith(f"{s}_") for s in (*SEARCHES, "top_dominant"))
+    return any(name == s or name.startswith(f"{s}_") for s in (*SEARCHES, *FIRST_PERCENT))
 
 
 def _lines(rows: list[dict[str, Any]], title: str) -> Figure:

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from skyvec import store
 from skyvec.analysis.directed import Contrast, ranking
+from skyvec.analysis.matched import Bank, SecondLook, filtered, median_span
 from skyvec.batches import join
 from skyvec.checkpoint import Checkpoint, load
 from skyvec.encode import encode_curves, reconstruct
@@ -28,6 +29,9 @@ DRAWS = 256
 LENDERS = 400
 """So many segments of the survey, taken at random, may lend their stamps and noise."""
 
+LOOKED = 128
+"""Members of the cloud, and of the lenders, that tell a second look what it is worth."""
+
 SHOWN = 3
 """Members of the cloud in the picture."""
 
@@ -40,6 +44,7 @@ def search_signal(
     k: int = 20,
     draws: int = DRAWS,
     seed: int = 0,
+    check: int = 0,
     which: Which | None = None,
 ) -> tuple[Answer, Path]:
     """Rank a survey by how much each object looks like a signal rather than like the survey.
@@ -57,19 +62,24 @@ def search_signal(
         k: How many answers.
         draws: Members of the cloud.
         seed: Of the draws.
+        check: So many segments, the best by code, are looked at again in their light curves, by
+            matched filters (:class:`skyvec.analysis.matched.SecondLook`), and only they answer.
         which: What may answer; the survey that the signal is held against stays whole.
 
     Returns:
         Columns rank, id, target, score, segments, ra, dec, and the picture's path. A score above 0
-        says: nearer to the signal than to the rest of the survey.
+        says: nearer to the signal than to the rest of the survey; after a second look it is the
+        log odds [nat] of the signal against the survey, as many of each.
 
     Raises:
-        ValueError: k < 1, the survey holds no light curve to draw into, or ``which`` asks for a
-            distance from the query, which has no place.
+        ValueError: k < 1, fewer to check than to answer, the survey holds no light curve to draw into,
+            or ``which`` asks for a distance from the query, which has no place.
     """
     which = which or Which()
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
+    if check and check < k:
+        raise ValueError(f"a second look at {check} segments cannot give {k} answers; check more")
     if which.apart:
         raise ValueError("a signal stands nowhere on the sky, so nothing can be apart from it")
     checkpoint = load(store.model_folder(survey, model))
@@ -79,22 +89,25 @@ def search_signal(
         "k": k,
         "draws": draws,
         "seed": seed,
+        "check": check,
         "which": which.arguments(),
     }
     path = store.answers_folder(survey, "directed", model) / "directed.png"
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        cloud, contrast = _ask(survey, checkpoint, latents, signal, draws, seed)
-        score = contrast.score(latents.vectors, latents.target)
+        query = _ask(survey, checkpoint, latents, signal, draws, seed)
+        score = query.contrast.score(latents.vectors, latents.target)
         among = which.mask(InMemory(survey, latents))
         if among is not None:
             score = np.where(among, score, -np.inf)
+        if check:
+            score = _look_again(survey, latents, signal, query, score, check, seed)
         order = ranking(score, latents.target)
         order = order[np.isfinite(score[order])]
         table = _table(latents, score, order[:k])
         # before the answer counts as made, so that a picture always belongs to its table
-        content = pictures.png(_draw(survey, checkpoint, cloud, table))
+        content = pictures.png(_draw(survey, checkpoint, query.cloud, table))
         store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
         facts = {"signal": str(signal), "searched": len(latents), "objects": len(order)}
         return table, facts | {"picture": hashlib.sha256(content).hexdigest()}
@@ -109,6 +122,24 @@ def _digest(signal: Drawable) -> str:
     return ""
 
 
+class _Query(NamedTuple):
+    """A cloud and what it is held against.
+
+    Args:
+        cloud: Members, those that show the signal best first, m.
+        score: Theirs by code, shape (m,).
+        lenders: Curves of the survey that may have lent their stamps and noise.
+        rows: Their rows among the latents.
+        contrast: The cloud's codes held against the survey's.
+    """
+
+    cloud: LightCurves
+    score: Floats
+    lenders: LightCurves
+    rows: Ints
+    contrast: Contrast
+
+
 def _ask(
     survey: Path,
     checkpoint: Checkpoint,
@@ -116,8 +147,8 @@ def _ask(
     signal: Drawable,
     draws: int,
     seed: int,
-) -> tuple[LightCurves, Contrast]:
-    """Draw the cloud, the members that show the signal best first, and hold it to the survey."""
+) -> _Query:
+    """Draw the cloud and hold it against the survey."""
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(np.any(latents.vectors != 0, axis=1))
     lenders = np.sort(rng.permutation(usable)[:LENDERS])
@@ -126,8 +157,38 @@ def _ask(
     codes = encode_curves(checkpoint, cloud)[0]
     target = latents.target[lenders[rows]]
     contrast = Contrast(codes, target, latents.vectors, latents.target)
-    clearest = np.argsort(-contrast.score(codes, target), kind="stable")
-    return cloud.take(clearest), contrast
+    score = contrast.score(codes, target)
+    clearest = np.argsort(-score, kind="stable")
+    return _Query(cloud.take(clearest), score[clearest], curves, lenders, contrast)
+
+
+def _look_again(
+    survey: Path,
+    latents: Latents,
+    signal: Drawable,
+    query: _Query,
+    score: Floats,
+    check: int,
+    seed: int,
+) -> Floats:
+    """Log odds of the best by code after a look at their curves, -inf of the others, (n,)."""
+    rng = np.random.default_rng([seed, 1])
+    bank = Bank(signal, median_span(query.lenders), rng)
+    some = np.sort(rng.permutation(len(query.cloud))[:LOOKED])
+    others = np.sort(rng.permutation(len(query.lenders))[:LOOKED])
+    rows = query.rows[others]
+    second = SecondLook(
+        query.score[some],
+        filtered(query.cloud.take(some), bank),
+        query.contrast.score(latents.vectors[rows], latents.target[rows]),
+        filtered(query.lenders.take(others), bank),
+    )
+    best = np.argsort(-score, kind="stable")[:check]
+    best = best[np.isfinite(score[best])]
+    odds = np.full(len(score), -np.inf)
+    curves = store.find_curves(survey, latents.id[best].tolist())
+    odds[best] = second.odds(score[best], filtered(curves, bank))
+    return odds
 
 
 def _table(latents: Latents, score: Floats, rows: Ints) -> pa.Table:

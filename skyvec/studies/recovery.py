@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from skyvec.analysis.directed import Contrast, rank_of
+from skyvec.analysis.matched import FLAT, Bank, SecondLook, filtered, median_span
 from skyvec.checkpoint import Checkpoint
 from skyvec.encode import encode_curves
 from skyvec.schema import Floats, LightCurves, Strings
@@ -26,16 +27,13 @@ from skyvec.sim.signals import (
     inject,
     relative_noise,
 )
-from skyvec.studies import rivals
+from skyvec.studies.rivals import box_least_squares
 
 KTH = 5
 """Oddness is the similarity to this neighbour, as in the list of outliers."""
 
 ODDEST = 20
 """Length of the list of oddities that a person looks through."""
-
-BANK = 12
-"""Templates of the matched filter: draws of the signal, as free as the query's."""
 
 DOMINANT = 0.8
 """A signal that makes more than this share of a curve's variance is the chief thing in it: neither
@@ -63,7 +61,16 @@ def share(hits: int, n: int) -> Share:
     return Share(hits / n, low, high)
 
 
-SHARES = ("directed", "box", "matched", "top_percent", "top_dominant", "oddest")
+SHARES = (
+    "directed",
+    "checked",
+    "box",
+    "matched",
+    "top_percent",
+    "top_dominant",
+    "checked_dominant",
+    "oddest",
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,15 @@ class Cell:
         place: The other axes of the grid by name, such as ``period`` [day].
         n: Injections.
         directed: Share found among the first k targets of the directed search.
+        checked: The same after a second look at the curves
+            (:class:`skyvec.analysis.matched.SecondLook`); None where the filters were not run.
         box: The same for box least squares on flattened curves; None where it was not run.
         matched: The same for matched filters of known shape, on raw or on flattened curves,
             whichever finds more; None where they were not run.
         top_percent: Share among the first percent of the targets in the directed search.
         dominant: How many of the injections make more than ``DOMINANT`` of their curve's variance.
         top_dominant: Share of these among the first percent; None where there are none.
+        checked_dominant: The same after a second look.
         median_rank: Median rank in the directed search, 1 = first.
         oddest: Share among the ``ODDEST`` oddest targets.
         odd_rank: Median rank in the list of oddities, 1 = oddest.
@@ -93,11 +103,13 @@ class Cell:
     place: dict[str, float]
     n: int
     directed: Share
+    checked: Share | None
     box: Share | None
     matched: Share | None
     top_percent: Share
     dominant: int
     top_dominant: Share | None
+    checked_dominant: Share | None
     median_rank: float
     oddest: Share
     odd_rank: float
@@ -159,12 +171,10 @@ def survey_field(
     """
     names = curves.id if target is None else target
     vectors = _unit(encode_curves(checkpoint, curves)[0])
-    span = _median_span(curves)
+    span = median_span(curves)
     periods = 1 / np.linspace(2 / span, 1 / 0.8, trials)
     durations = np.array([0.08, 0.16, 0.32])
-    scores = (
-        rivals.box_least_squares(curves, periods, durations, flat=rivals.FLAT) if box else None
-    )
+    scores = box_least_squares(curves, periods, durations, flat=FLAT) if box else None
     oddness = _oddness(vectors, names, vectors, names)
     return Field(curves, names, vectors, oddness, scores, periods, durations)
 
@@ -310,11 +320,13 @@ class _Searched:
         targets = field.target[others[rows]]
         self.contrast = Contrast(codes, targets, field.vectors, field.target)
         self.directed = self.contrast.score(field.vectors, field.target)
-        self.templates = _templates(field, signal, rng) if matched else None
-        self.matched: dict[float, Floats] = {}
-        if self.templates is not None:
-            for flat in (0.0, rivals.FLAT):
-                self.matched[flat] = rivals.matched_filter(field.curves, self.templates, flat=flat)
+        self.bank: Bank | None = None
+        if matched:
+            self.bank = Bank(signal, median_span(field.curves), rng)
+            self.matched = filtered(field.curves, self.bank)
+            own = self.contrast.score(codes, targets)
+            self.second = SecondLook(own, filtered(drawn, self.bank), self.directed, self.matched)
+            self.checked = self.second.odds(self.directed, self.matched)
 
 
 def _one_cell(
@@ -339,34 +351,41 @@ def _one_cell(
     def found(score: Floats, everyone: Floats) -> int:
         return int((ranks(score, everyone) <= k).sum())
 
-    place_directed = ranks(searched.contrast.score(codes, target), searched.directed)
-    is_top = place_directed <= max(1, n_targets // 100)
+    score = searched.contrast.score(codes, target)
+    place_directed = ranks(score, searched.directed)
+    first_percent = max(1, n_targets // 100)
     is_chief = variance_share(stars, injected) > DOMINANT
+
+    def chief_share(place: NDArray[np.int64]) -> Share | None:
+        hits, chief = int((place[is_chief] <= first_percent).sum()), int(is_chief.sum())
+        return share(hits, chief) if chief else None
+
     odd = ranks(-_oddness(codes, target, field.vectors, field.target), -field.oddness)
     box = None
     if field.box is not None:
-        scores = rivals.box_least_squares(
-            injected, field.periods, field.durations, flat=rivals.FLAT
-        )
+        scores = box_least_squares(injected, field.periods, field.durations, flat=FLAT)
         box = share(found(scores, field.box), n)
-    matched = None
-    if searched.templates is not None:
-        hits = [
-            found(rivals.matched_filter(injected, searched.templates, flat=flat), everyone)
-            for flat, everyone in searched.matched.items()
-        ]
+    matched = checked = checked_dominant = None
+    if searched.bank is not None:
+        snr = filtered(injected, searched.bank)
+        hits = [found(snr[:, column], searched.matched[:, column]) for column in (0, 1)]
         matched = share(max(hits), n)
+        place_checked = ranks(searched.second.odds(score, snr), searched.checked)
+        checked = share(int((place_checked <= k).sum()), n)
+        checked_dominant = chief_share(place_checked)
     return Cell(
         str(searched.signal),
         depth,
         place,
         n,
         share(int((place_directed <= k).sum()), n),
+        checked,
         box,
         matched,
-        share(int(is_top.sum()), n),
+        share(int((place_directed <= first_percent).sum()), n),
         int(is_chief.sum()),
-        share(int(is_top[is_chief].sum()), int(is_chief.sum())) if is_chief.any() else None,
+        chief_share(place_directed),
+        checked_dominant,
         float(np.median(place_directed)),
         share(int((odd <= ODDEST).sum()), n),
         float(np.median(odd)),
@@ -388,19 +407,6 @@ def variance_share(before: LightCurves, after: LightCurves) -> Floats:
         added = float(np.var(after.flux[part] - own))
         result[i] = added / max(added + float(np.var(own)), 1e-300)
     return result
-
-
-def _templates(field: Field, signal: Drawable, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draws of the signal over the span of a curve, in steps of CELL, (BANK, m)."""
-    time = np.arange(0, _median_span(field.curves), rivals.CELL)
-    flux = np.stack([signal.draw(time, rng)[0] for _ in range(BANK)])
-    return np.asarray(flux - np.median(flux, axis=1, keepdims=True))
-
-
-def _median_span(curves: LightCurves) -> float:
-    some = curves.lengths > 1
-    first, last = curves.offsets[:-1][some], curves.offsets[1:][some] - 1
-    return float(np.median(curves.mjd[last] - curves.mjd[first]))
 
 
 def _oddness(
@@ -427,8 +433,8 @@ def _oddness(
 def completeness(cells: Sequence[Cell]) -> pa.Table:
     """Lay cells out as a table: one row each, the intervals of every share beside it.
 
-    Columns signal, depth, the grid's other axes, n, targets, dominant, then for directed, box,
-    matched, top_percent, top_dominant and oddest the share and its ``_low`` and ``_high`` (NaN
+    Columns signal, depth, the grid's other axes, n, targets, dominant, then for each of ``SHARES``
+    the share and its ``_low`` and ``_high`` (NaN
     where there is none), ``median_rank`` and ``odd_rank``.
     """
     columns: dict[str, list[Any]] = {
