@@ -72,8 +72,8 @@ def search_signal(
         log odds [nat] of the signal against the survey, as many of each.
 
     Raises:
-        ValueError: k < 1, fewer to check than to answer, the survey holds no light curve to draw into,
-            or ``which`` asks for a distance from the query, which has no place.
+        ValueError: k < 1, fewer to check than to answer, the survey holds no light curve to draw
+            into, or ``which`` asks for a distance from the query, which has no place.
     """
     which = which or Which()
     if k < 1:
