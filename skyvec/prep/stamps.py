@@ -18,7 +18,7 @@ SENTINEL = 1e30
 """No survey measures so much: -3.4028235e38 (the float's own limit) marks a missing pixel."""
 
 MAD_TO_SIGMA = 1.4826
-CHUNK = 1024
+CHUNK = 96
 """Stamps worked on at a time, so that the parts stay in a processor's cache."""
 
 
