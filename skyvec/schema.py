@@ -388,12 +388,15 @@ class Reject:
         row: Which item of the file, counted from 0; -1 for the file as a whole.
         id: The key it would have had, or an empty string.
         reason: What is wrong, in words a person can act on.
+        state: Of the file and the options when it was tried; empty if unknown. Another state may
+            be worth another try.
     """
 
     source: str
     row: int
     id: str
     reason: str
+    state: str = ""
 
 
 def take_ragged(offsets: Ints, rows: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

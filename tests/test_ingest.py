@@ -23,6 +23,7 @@ from foreign_files import described_set, row, tess_file
 from skyvec import store
 from skyvec.ingest import IngestError, expand, ingest
 from skyvec.prep.segments import join_segments
+from skyvec.report.facts import survey_facts
 from skyvec.schema import Catalog, LightCurves
 
 
@@ -413,3 +414,75 @@ def test_every_real_set_ingests_without_options(tmp_path, real_data):
         assert dropped < 0.02 * sum(n_points)
         if path.stem.startswith("tess_clusters"):
             assert (counts.segments, counts.objects) == (638, len({i[:-4] for i in ids}))
+
+
+def stars(file, ids, mag="mag", bad=()):
+    """A table of points of some stars; of the bad ones no magnitude is a number."""
+    lines = [f"id,mjd,{mag}"]
+    for i in ids:
+        lines += [f"{i},{58000 + k},{'nan' if i in bad else 15 + k / 10}" for k in range(5)]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def rejected(survey):
+    return [row["reason"] for row in store.read_rejects(survey).to_pylist()]
+
+
+def test_a_repaired_file_is_read_again(tmp_path):
+    source, survey = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    tess_file(source / "1_lc.fits", tic=1)
+    whole = {}
+    for name in ("2_lc.fits", "3_lc.fits"):
+        tess_file(source / name, tic=int(name[0]))
+        whole[name] = (source / name).read_bytes()
+        (source / name).write_bytes(whole[name][:3000])
+    counts = ingest(survey, [source], shard_rows=2)
+    assert (counts.segments, counts.rejects, counts.left) == (1, 2, 0)
+    assert ingest(survey, [source]).new_rejects == 0
+    (source / "2_lc.fits").write_bytes(whole["2_lc.fits"])
+    for _ in range(2):  # and nothing is done twice
+        counts = ingest(survey, [source])
+        assert (counts.items, counts.segments, counts.rejects) == (3, 2, 1)
+    assert sorted(store.read_catalog(survey).target) == ["TIC 1", "TIC 2"]
+    assert len(rejected(survey)) == 1 and survey_facts(survey)["rejects"] == 1
+    (source / "3_lc.fits").write_bytes(whole["3_lc.fits"])
+    store.withdraw_rejects(survey, [str(source / "3_lc.fits")])  # killed right after
+    assert ingest(survey, [source]).segments == 3 and rejected(survey) == []
+
+
+def test_what_was_refused_for_its_options_is_tried_again_with_others(tmp_path):
+    source, survey = stars(tmp_path / "t.csv", range(1, 6), mag="brightness"), tmp_path / "out"
+    assert ingest(survey, [source]).rejects == 1
+    counts = ingest(survey, [source], columns={"mag": "brightness"})
+    assert (counts.items, counts.segments, counts.rejects) == (5, 5, 0)
+    assert rejected(survey) == []
+
+
+def test_a_file_of_which_something_is_stored_is_left_as_it_is(tmp_path):
+    source, survey = stars(tmp_path / "t.csv", "abc", bad="b"), tmp_path / "out"
+    assert ingest(survey, [source]).left == 0
+    stars(source, "abc")
+    counts = ingest(survey, [source])
+    assert (counts.segments, counts.rejects, counts.left) == (2, 1, 1)
+    assert counts.new_segments == 0 and len(rejected(survey)) == 1
+
+
+def test_catalogues_that_number_their_objects_alike_go_together_with_a_prefix(tmp_path):
+    one, two = stars(tmp_path / "ogle.csv", "12"), stars(tmp_path / "asas.csv", "12")
+    survey = tmp_path / "out"
+    ingest(survey, [one])
+    assert ingest(survey, [two]).rejects == 2
+    assert all("with a prefix" in reason for reason in rejected(survey))
+    counts = ingest(survey, [two], prefix="ASAS ")
+    assert (counts.segments, counts.rejects) == (2, 0)
+    catalog = store.read_catalog(survey)
+    assert sorted(catalog.id) == sorted(catalog.target) == ["1", "2", "ASAS 1", "ASAS 2"]
+    ingest(tmp_path / "both", [one, two], prefix="{file}:")
+    assert sorted(store.read_catalog(tmp_path / "both").id) == [
+        "asas:1",
+        "asas:2",
+        "ogle:1",
+        "ogle:2",
+    ]

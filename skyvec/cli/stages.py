@@ -72,6 +72,13 @@ def ingest(
     cut: Annotated[
         bool, typer.Option("--cut", help="Of mosaics: cut out the objects of the catalogue.")
     ] = False,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            help="Put before every id, as 'OGLE ' where catalogues number their objects alike; "
+            "{file} in it stands for a file's name."
+        ),
+    ] = "",
     workers: Annotated[int, typer.Option(help="Processes that read files.", min=1)] = 1,
 ) -> None:
     """Read files into a survey: light curves, images of objects, or stamps of detections.
@@ -80,8 +87,9 @@ def ingest(
     catalogues; images in FITS, JPEG, PNG, and as tensors in Parquet and HDF5; stamps in
     alert packets (Avro: ZTF, LSST, WINTER), and as triplets in Parquet, NumPy and FITS.
 
-    What cannot be taken becomes a row in rejects/ with its reason. Run again it goes on where it
-    was stopped; more files can be added at any time.
+    What cannot be taken becomes a row in rejects/ with its reason; a file of which nothing could
+    is tried again when it, or an option, has changed. Run again it goes on where it was stopped;
+    more files can be added at any time.
     """
     # late: Astropy and PyArrow would slow `--help` down
     from skyvec.ingest import ingest as ingest_files
@@ -103,6 +111,7 @@ def ingest(
             catalog=catalog,
             size=size,
             cut=cut,
+            prefix=prefix,
             workers=workers,
             progress=progress,
         )
@@ -117,6 +126,13 @@ def ingest(
             say(f"  {n:,}  {reason}")
         if len(reasons) > MOST_REASONS:
             say(f"  and {len(reasons) - MOST_REASONS:,} other reasons; see `skyvec info {survey}`")
+    if counts.left:
+        say(
+            f"warning: {counts.left:,} files, or the options, have changed since some of their "
+            "objects were stored and others rejected; these are left as they are. To read such "
+            "a file anew, ingest it into a new survey",
+            style="yellow",
+        )
     if is_not_linear(survey):
         say(
             "warning: these are pictures of a viewer, not linear in flux: fluxes, colours and "

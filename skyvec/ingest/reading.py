@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,16 +47,25 @@ def _read(work: Work, options: Mapping[str, Any]) -> Iterator[Item]:
             yield Reject(work.path, -1, "", reason)
         return
     chosen = {name: options[name] for name in reader.OPTIONS}
+    prefix = options["prefix"].replace("{file}", Path(work.path).stem)
     n = 0
     for item in reader.read(Path(work.path), **chosen):
         n += 1
         if n > work.done:
-            yield item
+            yield _prefixed(item, prefix)
     if n < work.done:
         raise IngestError(
             f"{work.path} gives {n} items, but {work.done} of it are in the survey: it has "
             "changed since; ingest it into another survey"
         )
+
+
+def _prefixed(item: Item, prefix: str) -> Item:
+    if not prefix or not item.id:
+        return item
+    if isinstance(item, Reject):
+        return replace(item, id=prefix + item.id)
+    return replace(item, id=prefix + item.id, target=prefix + item.target)
 
 
 def _read_whole(group: Sequence[Work], options: Mapping[str, Any]) -> list[tuple[str, Item]]:

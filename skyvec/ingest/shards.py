@@ -1,6 +1,7 @@
 """Shards gathered item by item; what has no place in the survey becomes a reject."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,15 @@ class Shard:
     """Gathers items until they fill a shard, and writes it."""
 
     def __init__(
-        self, survey: Path, points: int, pixels: int, rows: int, finished: Mapping[str, int]
+        self,
+        survey: Path,
+        points: int,
+        pixels: int,
+        rows: int,
+        finished: Mapping[str, int],
+        state: Callable[[str], str],
     ) -> None:
-        self._survey, self._most_rows = survey, rows
+        self._survey, self._most_rows, self._state = survey, rows, state
         self._most = {Segment: points, Cutout: pixels, Triplet: pixels}
         self._ids, self._kinds = _stored_names(survey)
         self._promise = _stored_promise(survey)
@@ -44,7 +51,7 @@ class Shard:
             reason = self._misfit(item)
             item = Reject(source, row, item.id, reason) if reason else item
         if isinstance(item, Reject):
-            self._rejects.append(item)
+            self._rejects.append(replace(item, state=self._state(source)))
         else:
             if self._objects and not _go_together(self._objects[0], item):
                 self.flush()
@@ -60,7 +67,10 @@ class Shard:
     def _misfit(self, item: Object) -> str:
         """Why an object has no place in this survey; empty if it has. The same words for all."""
         if item.id in self._ids:
-            return "duplicate: the id is in the survey already"
+            return (
+                "duplicate: the id is in the survey already; if it is another object, ingest its "
+                "catalogue with a prefix"
+            )
         if self._promise and _promise(item) != self._promise:
             return (
                 f"another form: {_in_words(_promise(item))}, but the survey holds "

@@ -1,12 +1,16 @@
 """What sources stand for: files, each with the reader that takes it."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from skyvec.io import READERS, hats, images
-from skyvec.io.catalogues import is_side_table
+from skyvec.io.band_files import one_a_band
+from skyvec.io.catalogues import beside, is_side_table
 from skyvec.io.columns import description_path
 from skyvec.io.stamps import table_beside
 
@@ -81,3 +85,19 @@ def count_items(path: str) -> int | None:
     """How many items a file holds, where that can be told without reading it."""
     reader = find_reader(path)
     return 1 if reader is None else reader.count_items(Path(path))
+
+
+def file_state(path: str, options: Mapping[str, Any]) -> str:
+    """Give a short text that changes with all that decides what becomes of a file.
+
+    These are its size and time, those of the files that belong to it (other bands, a description,
+    a table of facts), and the options.
+    """
+    file = Path(path)
+    others = [description_path(file), beside(file), table_beside(file), options["catalog"]]
+    if path.lower().endswith(images.FITS):
+        others += one_a_band(file)[1].values()
+    known = sorted({str(other) for other in [path, *others] if other and os.path.exists(other)})
+    seen = [[name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in known]
+    text = json.dumps([seen, options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ import os
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from skyvec import store
 from skyvec.ingest.reading import Work, in_order
 from skyvec.ingest.shards import Shard, stored_columns
-from skyvec.ingest.sources import IngestError, count_items, expand, find_reader
+from skyvec.ingest.sources import IngestError, count_items, expand, file_state, find_reader
 from skyvec.io import READERS, fits_lightcurves
 from skyvec.io.segments import MAX_POINTS
 
@@ -39,6 +40,8 @@ class Counts:
         objects: Different targets among the stored segments.
         new_segments: Stored by this run.
         new_rejects: Refused by this run.
+        left: Files of which something is stored and something was refused, that have changed
+            since (or the options have): they are left as they are.
     """
 
     items: int
@@ -47,6 +50,7 @@ class Counts:
     objects: int
     new_segments: int
     new_rejects: int
+    left: int = 0
 
 
 def ingest(
@@ -63,6 +67,7 @@ def ingest(
     catalog: Path | None = None,
     size: int = 0,
     cut: bool = False,
+    prefix: str = "",
     workers: int = 1,
     shard_points: int = SHARD_POINTS,
     shard_pixels: int = SHARD_PIXELS,
@@ -72,7 +77,8 @@ def ingest(
     """Read light curves, images or stamps into a survey, making it if it is not there.
 
     What the survey already holds of a source is skipped; a run that was stopped at any moment
-    leaves, when it is started again, the same shards as one that was not.
+    leaves, when it is started again, the same shards as one that was not. A file of which all was
+    refused is tried again when it, the catalogue, or an option has changed.
 
     Args:
         survey: Folder of the survey.
@@ -89,6 +95,8 @@ def ingest(
             called ``labels`` or ``catalog`` beside the images or in the folder above.
         size: Of images and stamps: side of the central square that is kept [pixel], 0 for all.
         cut: Of images: the FITS files are mosaics; cut out what the catalogue names.
+        prefix: Put before every id and target, so that those of different catalogues differ;
+            ``{file}`` in it stands for the name of the file without its ending.
         workers: Processes that read files; the result does not depend on it.
         shard_points: A shard is closed when it holds so many points of light curves.
         shard_pixels: A shard is closed when it holds so many pixels of images.
@@ -115,6 +123,7 @@ def ingest(
         "catalog": "" if catalog is None else os.path.abspath(catalog),
         "size": size,
         "cut": cut,
+        "prefix": prefix,
     }
     for reader in READERS:
         reader.check(**options)
@@ -123,9 +132,11 @@ def ingest(
     with store.lock(store.objects_folder(survey), "ingest"):
         store.clean(store.objects_folder(survey))
         store.clean(store.rejects_folder(survey), listed_in=store.objects_folder(survey))
+        state = cache(partial(file_state, options=options))
+        left = _withdraw(survey, files, state)
         finished = store.finished_items(survey)
         work = [Work(path, finished.get(path, 0)) for path in files]
-        shard = Shard(survey, shard_points, shard_pixels, shard_rows, finished)
+        shard = Shard(survey, shard_points, shard_pixels, shard_rows, finished, state)
         report = _Report(progress, work)
         unread = [w for w in work if not (w.done and count_items(w.path) == w.done)]
         items = in_order(unread, options, workers)
@@ -136,13 +147,26 @@ def ingest(
             shard.flush()
         finally:
             items.close()
-        counts = _count_stored(survey, set(files), shard)
+        counts = _count_stored(survey, set(files), shard, left)
         expected = sum(w.done for w in work) + shard.new_segments + shard.new_rejects
         if counts.items != expected:
             raise IngestError(f"{expected} items went in, but {counts.items} are accounted for")
         _note(survey, sources, options, counts, set(files))
     report.end(counts)
     return counts
+
+
+def _withdraw(survey: Path, files: Sequence[str], state: Callable[[str], str]) -> int:
+    """Let the rejects of files in another state be tried again, and count those that cannot be.
+
+    Once something of a file is stored, the order of its items is what says how far it has come.
+    """
+    rejected, finished = store.rejected_items(survey), store.finished_items(survey)
+    changed = [path for path in files if path in rejected and {state(path)} != set(rejected[path])]
+    again = [path for path in changed if finished[path] == rejected[path].total()]
+    if again:
+        store.withdraw_rejects(survey, again)
+    return len(changed) - len(again)
 
 
 class _Report:
@@ -176,7 +200,7 @@ def _total(work: Sequence[Work]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _count_stored(survey: Path, files: set[str], shard: Shard) -> Counts:
+def _count_stored(survey: Path, files: set[str], shard: Shard, left: int) -> Counts:
     finished = store.finished_items(survey)
     items = sum(n for path, n in finished.items() if path in files)
     targets: set[str] = set()
@@ -186,7 +210,13 @@ def _count_stored(survey: Path, files: set[str], shard: Shard) -> Counts:
         segments += sum(rows)
         targets.update(t for t, is_ours in zip(stored["target"].to_pylist(), rows) if is_ours)
     return Counts(
-        items, segments, items - segments, len(targets), shard.new_segments, shard.new_rejects
+        items,
+        segments,
+        items - segments,
+        len(targets),
+        shard.new_segments,
+        shard.new_rejects,
+        left,
     )
 
 

@@ -63,7 +63,6 @@ def is_side_table(name: str) -> bool:
     return any(lower == stem + ending for stem in STEMS for ending in ENDINGS)
 
 
-@lru_cache(maxsize=8)
 def read_side_table(path: Path) -> SideTable:
     """Read a table about images.
 
@@ -73,6 +72,11 @@ def read_side_table(path: Path) -> SideTable:
     Raises:
         RefusedError: It cannot be read, or has no column of ids or file names, or names one twice.
     """
+    return _read_side_table(path, path.stat().st_mtime_ns)  # of each image, but read once
+
+
+@lru_cache(maxsize=8)
+def _read_side_table(path: Path, _changed: int) -> SideTable:
     try:
         opened = open_table(path)
         table = pa.concat_tables(opened.parts(opened.schema.names))

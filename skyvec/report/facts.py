@@ -26,16 +26,16 @@ def survey_facts(survey: Path) -> Facts:
         StoreError: The folder is no survey.
     """
     store.check_survey(survey)
-    shards = store.object_shards(survey)
+    shards, rejects = store.object_shards(survey), store.read_rejects(survey)
     title = tomllib.loads((survey / store.SURVEY_FILE).read_text(encoding="utf-8"))
     return {
         "name": title.get("name", survey.name),
         "kind": store.survey_kind(survey),
         "objects": len(np.unique(store.read_catalog(survey, []).target)),
         "segments": sum(shard["rows"] for shard in shards),
-        "rejects": sum(shard["rejects"] for shard in shards),
+        "rejects": len(rejects),
         "points": sum(shard["points"] for shard in shards),
-        "reject_reasons": reject_reasons(store.read_rejects(survey)),
+        "reject_reasons": reject_reasons(rejects),
         "bands": list(store.survey_bands(survey)),
         "flux_units": sorted({shard["flux_unit"] for shard in shards}),
         "models": trained_models(survey),

@@ -57,6 +57,8 @@ from skyvec.store.objects import iterate_objects as iterate_objects
 from skyvec.store.objects import read_objects as read_objects
 from skyvec.store.rejects import finished_items as finished_items
 from skyvec.store.rejects import read_rejects as read_rejects
+from skyvec.store.rejects import rejected_items as rejected_items
+from skyvec.store.rejects import withdraw_rejects as withdraw_rejects
 from skyvec.store.surveys import check_survey as check_survey
 from skyvec.store.surveys import create_survey as create_survey
 from skyvec.store.surveys import note as note
