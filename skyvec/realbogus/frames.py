@@ -448,28 +448,33 @@ def stamps_of_folder(
     """
     work = find_pairs(folder)
     store.create_survey(survey)
-    done = store.finished_items(survey)
-    stored = refused = 0
-    for i, one in enumerate(work):
-        source = f"{one.new} - {one.reference}"
-        if source not in done:
-            rng = np.random.default_rng([seed, i])
-            made = _try(one, rng, embedded, threshold, side, saturation)
-            if isinstance(made, str):
-                empty = _nothing(side)
-                nothing = Catalog(empty.id, empty.object, np.zeros(0), np.zeros(0))
-                reject = Reject(source, 0, one.name, made)
-                store.append_objects(survey, nothing, empty, np.array([], object), [reject])
-                refused += 1
-            else:
-                stamps, catalog = made
-                sources = np.full(len(stamps), source, object)
-                store.append_objects(survey, catalog, stamps, sources, [])
-                stored += len(stamps)
-        if progress is not None:
-            progress(i + 1, len(work))
-    facts: dict[str, object] = {"folder": str(folder), "pairs": len(work), "embedded": embedded}
-    store.note(survey, "frames", {**facts, "threshold": threshold, "seed": seed})
+    with store.lock(store.objects_folder(survey), "realbogus frames"):
+        done = store.finished_items(survey)
+        stored = refused = 0
+        for i, one in enumerate(work):
+            source = f"{one.new} - {one.reference}"
+            if source not in done:
+                rng = np.random.default_rng([seed, i])
+                made = _try(one, rng, embedded, threshold, side, saturation)
+                if isinstance(made, str):
+                    empty = _nothing(side)
+                    nothing = Catalog(empty.id, empty.object, np.zeros(0), np.zeros(0))
+                    reject = Reject(source, 0, one.name, made)
+                    store.append_objects(survey, nothing, empty, np.array([], object), [reject])
+                    refused += 1
+                else:
+                    stamps, catalog = made
+                    sources = np.full(len(stamps), source, object)
+                    store.append_objects(survey, catalog, stamps, sources, [])
+                    stored += len(stamps)
+            if progress is not None:
+                progress(i + 1, len(work))
+        facts: dict[str, object] = {
+            "folder": str(folder),
+            "pairs": len(work),
+            "embedded": embedded,
+        }
+        store.note(survey, "frames", {**facts, "threshold": threshold, "seed": seed})
     return stored, refused
 
 

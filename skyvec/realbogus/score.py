@@ -26,6 +26,7 @@ from skyvec.schema import Floats, Ints, Stamps
 from skyvec.store import (
     StoreError,
     clean,
+    lock,
     object_shards,
     read_manifest,
     read_objects,
@@ -198,44 +199,47 @@ def score_survey(
     Raises:
         StoreError: The folder holds scores of other networks or of a survey that has changed.
     """
-    clean(out)
-    shards = object_shards(survey)
-    manifest = read_manifest(out)
-    made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
-    if manifest.setdefault("made_by", made_by) != made_by:
-        raise StoreError(f"{out} holds scores of other networks; score into another folder")
-    for old, shard in zip(manifest["shards"], shards):
-        if old["of"] != shard["sha256"]:
-            raise StoreError(f"{survey} has changed since {out} was begun; remove it")
-    counts = {"received": 0, "scored": 0, "screened": 0, "flagged": 0}
-    for old in manifest["shards"]:
-        for name in counts:
-            counts[name] += old[name]
-    total = sum(shard["rows"] for shard in shards)
-    left = shards[len(manifest["shards"]) :]
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead = pool.submit(read_objects, survey, left[0]["file"], Stamps) if left else None
-        for i, shard in enumerate(left):
-            assert ahead is not None
-            _, stamps = ahead.result()
-            blocks = [
-                stamps.pixels[first : first + BLOCK] for first in range(0, len(stamps), BLOCK)
-            ]
-            jobs = [pool.submit(score_block, block, judge, screen, pass_at) for block in blocks]
-            if i + 1 < len(left):  # read while the others compute
-                ahead = pool.submit(read_objects, survey, left[i + 1]["file"], Stamps)
-            parts = [job.result() for job in jobs]
-            file = shard_name(len(manifest["shards"]))
-            table, here = _table(stamps, parts, calibration, prevalence)
-            write_table(out / file, table)
-            manifest["shards"].append(
-                {"file": file, "of": shard["sha256"], "sha256": sha256(out / file), **here}
-            )
-            write_manifest(out, manifest)
+    with lock(out, "realbogus score"):
+        clean(out)
+        shards = object_shards(survey)
+        manifest = read_manifest(out)
+        made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
+        if manifest.setdefault("made_by", made_by) != made_by:
+            raise StoreError(f"{out} holds scores of other networks; score into another folder")
+        for old, shard in zip(manifest["shards"], shards):
+            if old["of"] != shard["sha256"]:
+                raise StoreError(f"{survey} has changed since {out} was begun; remove it")
+        counts = {"received": 0, "scored": 0, "screened": 0, "flagged": 0}
+        for old in manifest["shards"]:
             for name in counts:
-                counts[name] += here[name]
-            if progress is not None:
-                progress(counts["received"], total)
+                counts[name] += old[name]
+        total = sum(shard["rows"] for shard in shards)
+        left = shards[len(manifest["shards"]) :]
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            ahead = pool.submit(read_objects, survey, left[0]["file"], Stamps) if left else None
+            for i, shard in enumerate(left):
+                assert ahead is not None
+                _, stamps = ahead.result()
+                blocks = [
+                    stamps.pixels[first : first + BLOCK] for first in range(0, len(stamps), BLOCK)
+                ]
+                jobs = [
+                    pool.submit(score_block, block, judge, screen, pass_at) for block in blocks
+                ]
+                if i + 1 < len(left):  # read while the others compute
+                    ahead = pool.submit(read_objects, survey, left[i + 1]["file"], Stamps)
+                parts = [job.result() for job in jobs]
+                file = shard_name(len(manifest["shards"]))
+                table, here = _table(stamps, parts, calibration, prevalence)
+                write_table(out / file, table)
+                manifest["shards"].append(
+                    {"file": file, "of": shard["sha256"], "sha256": sha256(out / file), **here}
+                )
+                write_manifest(out, manifest)
+                for name in counts:
+                    counts[name] += here[name]
+                if progress is not None:
+                    progress(counts["received"], total)
     return counts
 
 
