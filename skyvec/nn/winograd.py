@@ -1,10 +1,10 @@
 """3x3 convolutions in fewer multiplications, for scoring on a processor.
 
 Winograd's F(m, 3): an m x m piece of the output is A^T [(G g G^T) * (B^T d B)] A with (m + 2)^2
-multiplications instead of 9 m^2; m = 6 saves a factor 5, m = 4 a factor 4. The products over
-channels become (m + 2)^2 dense matrix products; the transforms around them are single passes,
-compiled once for a machine and kept beside this file. A few tiles are worked on at a time, so that
-what lies between the passes stays in a core's own cache.
+multiplications instead of 9 m^2; m = 6 saves a factor 5, m = 4 a factor 4, where tiles of m fit.
+The products over channels become (m + 2)^2 dense matrix products; the transforms around them are
+single passes, compiled once for a machine and kept beside this file. A few tiles are worked on at a
+time, so that what lies between the passes stays in a core's own cache.
 
 Maps are (n, tall, wide, channel), float32, with a border of zeros: one pixel before, as many after
 as fill the last tile and one more.
@@ -28,13 +28,18 @@ KERNEL = {
         [1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
         [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
     ]),
+    5: np.array([
+        [1 / -2, 0, 0], [-1 / 3, -1 / 3, -1 / 3], [1 / 9, -1 / 9, 1 / 9],
+        [1 / 36, 1 / 18, 1 / 9], [-1 / 60, 1 / 30, -1 / 15], [32 / 45, 16 / 45, 8 / 45],
+        [0, 0, 1],
+    ]),
     6: np.array([
         [1, 0, 0], [-2 / 9, -2 / 9, -2 / 9], [-2 / 9, 2 / 9, -2 / 9],
         [1 / 90, 1 / 45, 2 / 45], [1 / 90, -1 / 45, 2 / 45],
         [1 / 45, 1 / 90, 1 / 180], [1 / 45, -1 / 90, 1 / 180], [0, 0, 1],
     ]),
 }  # fmt: skip
-"""G of each m."""
+"""G of each m: at the points 0, 1, -1, 2, -2, then 1/2 (m >= 5), -1/2 (m = 6) and infinity."""
 
 CACHE = 1 << 19
 """Bytes that tiles may take between the passes, about half of a core's second cache."""
@@ -77,6 +82,28 @@ def _into(m: int, x: Array, at: int, step: int, v: Array, to: int, hop: int, cou
             store(v, to + 3 * hop, e + f)
             store(v, to + 4 * hop, e - f)
             store(v, to + 5 * hop, four * d1 - five * d3 + d5)
+            at += 8
+            to += 8
+        return
+    if m == 5:
+        half, four, five = spread(np.float32(0.5)), spread(np.float32(4)), spread(np.float32(5))
+        two = spread(np.float32(2))
+        for _ in range(count):
+            d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
+            d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
+            d6 = load(x, at + 6 * step)
+            store(v, to + 5 * hop, four * d1 - five * d3 + d5)
+            # the points of m = 4 in what is left once the point 1/2 is divided out
+            d0, d1, d2 = d1 - half * d0, d2 - half * d1, d3 - half * d2
+            d3, d4, d5 = d4 - half * d3, d5 - half * d4, d6 - half * d5
+            a, b = d4 - four * d2, d3 - four * d1
+            e, f = d4 - d2, two * (d3 - d1)
+            store(v, to, four * d0 - five * d2 + d4)
+            store(v, to + hop, a + b)
+            store(v, to + 2 * hop, a - b)
+            store(v, to + 3 * hop, e + f)
+            store(v, to + 4 * hop, e - f)
+            store(v, to + 6 * hop, four * d1 - five * d3 + d5)
             at += 8
             to += 8
         return
@@ -130,6 +157,24 @@ def _out_of(
             to += 8
         return
     more, most = spread(np.float32(16)), spread(np.float32(32))
+    if m == 5:
+        half = spread(np.float32(0.5))
+        for _ in range(count):
+            m1, m2 = load(v, at + step), load(v, at + 2 * step)
+            m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
+            a, b, c, d, h = m1 + m2, m1 - m2, m3 + m4, m3 - m4, load(v, at + 5 * step)
+            store(x, to, larger(load(v, at) + a + c + h, z))
+            h = half * h
+            store(x, to + hop, larger(b + two * d + h, z))
+            h = half * h
+            store(x, to + 2 * hop, larger(a + four * c + h, z))
+            h = half * h
+            store(x, to + 3 * hop, larger(b + eight * d + h, z))
+            h = half * h
+            store(x, to + 4 * hop, larger(a + more * c + h + load(v, at + 6 * step), z))
+            at += 8
+            to += 8
+        return
     for _ in range(count):
         m1, m2 = load(v, at + step), load(v, at + 2 * step)
         m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
@@ -358,7 +403,7 @@ def prepare_kernel(weight: NDArray[np.floating], m: int) -> Array:
 
     Args:
         weight: (out, in, 3, 3).
-        m: 4 or 6.
+        m: 4, 5 or 6.
 
     Returns:
         ((m + 2)^2, in, out), packed for :func:`~skyvec.nn.products.multiply`.
@@ -374,7 +419,7 @@ class Conv3:
     Args:
         weight: (out, in, 3, 3), in a multiple of eight, out of sixteen.
         bias: (out,).
-        m: 6 for large maps, 4 where 6 would overlap too much.
+        m: 4, 5 or 6: the one whose tiles cover the map with the fewest multiplications.
         slot: Name of the memory its result is written into; another than that of its input.
         rectify: Let the output pass through max(x, 0).
     """

@@ -30,6 +30,8 @@ from skyvec.nn.winograd import (
 )
 from skyvec.realbogus.score import Engine, eager
 
+STEM, SECOND, THIRD = 6, 5, 4
+"""Pixels of a tile before the first pooling, before the second, and after it, best at 29 px."""
 EARLY, MIDDLE, LATE = 12, 24, 192
 """Stamps worked on at a time before the first pooling, before the second, and after it."""
 
@@ -105,7 +107,7 @@ class _Strided:
         rows = scratch("neighbours", sixes(n * high * broad), 9 * channels)
         gather(x.flat, x.data.shape, 3, 2, start, high, broad, rows.reshape(-1))
         made = self.product(rows, n * high * broad).reshape(n, high, broad, -1)
-        out = room("halved", n, high, broad, made.shape[3], 4)
+        out = room("halved", n, high, broad, made.shape[3], THIRD)
         out.data[:, 1 : 1 + high, 1 : 1 + broad] = made
         clear_border(out.flat, out.data.shape, high, broad)
         return out
@@ -114,16 +116,16 @@ class _Strided:
 class _Block:
     """A residual block, a map -> a map."""
 
-    def __init__(self, block: ResponseBlock, slot: str) -> None:
+    def __init__(self, block: ResponseBlock, m: int, slot: str) -> None:
         self.slot = slot
         self.first, self.second = _Response(block.first), _Response(block.second)
         self.stride = block.conv.stride[0]
         self.conv = (
-            Conv3(_array(block.conv.weight), _array(block.conv.bias), 4, "inner")
+            Conv3(_array(block.conv.weight), _array(block.conv.bias), m, "inner")
             if self.stride == 1
             else _Strided(block.conv)
         )
-        self.widen = Conv3(_array(block.widen.weight), _array(block.widen.bias), 4, "wide")
+        self.widen = Conv3(_array(block.widen.weight), _array(block.widen.bias), m, "wide")
         self.place = _array(block.weigh.place.weight).reshape(-1)
         self.offset = np.float32(_array(block.weigh.place.bias)[0])
         self.squeeze, self.excite = block.weigh.squeeze, block.weigh.excite
@@ -156,15 +158,22 @@ class _Complex:
         rest: list[Any] = list(net.stem[1:])
         self.first = _First(net.stem[0])
         self.stem = [
-            Conv3(_array(conv.weight), _array(conv.bias), 6, f"stem {i % 2}", rectify=True)
+            Conv3(_array(conv.weight), _array(conv.bias), STEM, f"stem {i % 2}", rectify=True)
             for i, conv in enumerate(rest, 1)
         ]
         self.conv2, self.conv3 = (
-            Conv3(_array(conv.weight), _array(conv.bias), 4, "map 0", rectify=True)
-            for conv in (net.conv2, net.conv3)
+            Conv3(_array(conv.weight), _array(conv.bias), m, "map 0", rectify=True)
+            for conv, m in ((net.conv2, SECOND), (net.conv3, THIRD))
         )
-        self.block2, self.block3 = _Block(net.block2, "map 1"), _Block(net.block3, "map 1")
-        self.block4, self.block5 = _Block(net.block4, "map 0"), _Block(net.block5, "map 1")
+        self.block2 = _Block(net.block2, SECOND, "map 1")
+        self.block3, self.block4, self.block5 = (
+            _Block(block, THIRD, slot)
+            for block, slot in (
+                (net.block3, "map 1"),
+                (net.block4, "map 0"),
+                (net.block5, "map 1"),
+            )
+        )
         self.out = net.out
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -177,10 +186,10 @@ class _Complex:
 
     def _early(self, pixels: NDArray[np.float32]) -> Map:
         n, _, height, width = pixels.shape
-        whole = room("pooled", n, -(-height // 2), -(-width // 2), self.conv2.inputs, 4)
+        whole = room("pooled", n, -(-height // 2), -(-width // 2), self.conv2.inputs, SECOND)
         for i in range(0, n, EARLY):
             some = pixels[i : i + EARLY]
-            x = room("stem 0", len(some), height, width, self.conv2.inputs, 6)
+            x = room("stem 0", len(some), height, width, self.conv2.inputs, STEM)
             self.first(some, x, 1)
             clear_border(x.flat, x.data.shape, height, width)
             for conv in self.stem:
@@ -192,7 +201,7 @@ class _Complex:
         n, _, height, width = pixels.shape
         for _ in range(2):
             height, width = -(-height // 2), -(-width // 2)
-        half = room("half", n, height, width, self.conv2.outputs, 4)
+        half = room("half", n, height, width, self.conv2.outputs, THIRD)
         for i in range(0, n, MIDDLE):
             x = self.block2(self.conv2(self._early(pixels[i : min(i + MIDDLE, n)])))
             _halved(x, Map(half.data[i : i + MIDDLE], height, width))
@@ -210,7 +219,9 @@ class _Simple:
         net = net.eval()
         self.half = net._half
         self.one = _First(net.one)
-        self.two = Conv3(_array(net.two.weight), _array(net.two.bias), 4, "second", rectify=True)
+        self.two = Conv3(
+            _array(net.two.weight), _array(net.two.bias), STEM, "second", rectify=True
+        )
         first: Any = net.dense[0]
         channels = len(net.two.bias)  # type: ignore[arg-type]
         side = round((first.in_features // channels) ** 0.5)
@@ -232,7 +243,7 @@ class _Simple:
         half = self.half(side)
         inner = half - 2
         # without a border of its own: the convolution has none, so the pixels stand in for it
-        x = room("simple 1", n, inner, inner, width, 4)
+        x = room("simple 1", n, inner, inner, width, STEM)
         x.data[...] = 0
         for i in range(0, n, EARLY):
             some = pixels[i : i + EARLY]
