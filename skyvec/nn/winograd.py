@@ -3,8 +3,8 @@
 Winograd's F(m, 3): an m x m piece of the output is A^T [(G g G^T) * (B^T d B)] A with (m + 2)^2
 multiplications instead of 9 m^2; m = 6 saves a factor 5, m = 4 a factor 4, where tiles of m fit.
 The products over channels become (m + 2)^2 dense matrix products; the transforms around them are
-single passes, compiled once for a machine and kept beside this file. A few tiles are worked on at a
-time, so that what lies between the passes stays in a core's own cache.
+single passes, compiled once for a machine and kept beside this file. A few tiles are worked on at
+a time, so that what lies between the passes stays in a core's own cache.
 
 Maps are (n, tall, wide, channel), float32, with a border of zeros: one pixel before, as many after
 as fill the last tile and one more.
