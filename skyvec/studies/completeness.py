@@ -31,7 +31,7 @@ from skyvec.studies.recovery import (
 
 TABLE = "recovery.parquet"
 PICTURE = "recovery.png"
-FORM = 3
+FORM = 4
 """Of the cells; those of another form are made again."""
 
 Report = Callable[[int, int, str], object]

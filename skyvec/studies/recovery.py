@@ -88,7 +88,8 @@ class Cell:
         box: The same for box least squares on flattened curves; None where it was not run.
         matched: The same for matched filters of known shape, on raw or on flattened curves,
             whichever finds more; None where they were not run.
-        top_percent: Share among the first percent of the targets in the directed search.
+        top_percent: Share in the first percent of the directed search: with at most one in a
+            hundred of the other targets before them.
         dominant: How many of the injections make more than ``DOMINANT`` of their curve's variance.
         top_dominant: Share of these among the first percent; None where there are none.
         checked_dominant: The same after a second look.
@@ -353,7 +354,7 @@ def _one_cell(
 
     score = searched.contrast.score(codes, target)
     place_directed = ranks(score, searched.directed)
-    first_percent = max(1, n_targets // 100)
+    first_percent = 1 + (n_targets - 1) // 100
     is_chief = variance_share(stars, injected) > DOMINANT
 
     def chief_share(place: NDArray[np.int64]) -> Share | None:
