@@ -321,7 +321,9 @@ class Bench:
         key = [recipe, *(hashlib.blake2b(a.tobytes()).hexdigest()
                          for a in (learn.id, used, test.id))]  # fmt: skip
         return self.kept(
-            name, key, lambda: scores_of(self.train(learn, recipe, name, stays), test.pixels)
+            name,
+            key,
+            lambda: scores_of(self.train(learn, recipe, name, stays), test.pixels, batch=256),
         )
 
     def row(self, name: str, score: np.ndarray, test: Samples) -> dict[str, Any]:
