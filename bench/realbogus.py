@@ -633,8 +633,8 @@ class Bench:
             best = min(best, time.thread_time() - began)
         peak = 1024**3 / best
         say(
-            f"  a library multiplies and adds {peak / 1e9:.1f} thousand million times a second and "
-            f"core, at which {peak / 107e6:.0f} stamps/s is the most of direct convolution"
+            f"  a library multiplies and adds {peak / 1e9:.1f} thousand million times a second, "
+            f"at which {peak / 107e6:.0f} stamps/s and core is the most of direct convolution"
         )
         label = test.label[:n]
         drift = abs(metrics.auc(scores["eager"], label) - metrics.auc(scores["engine"], label))
