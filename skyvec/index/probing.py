@@ -20,7 +20,7 @@ SAMPLE = 600
 MARGIN = 0.3
 """Share of the allowed misses kept in hand, since the sample that chooses flatters."""
 
-STEPS = 6
+STEPS = 9
 """Halvings of the interval that the share is looked for in."""
 
 
