@@ -182,7 +182,7 @@ def test_findings_count_what_was_planted(survey, page):
     said = findings(survey, "m")
     catalog = store.read_catalog(survey)
     planted = len(np.unique(catalog.target[catalog.columns["label"] == "oddity"]))
-    assert f" of {planted} planted oddities" in said[0]
+    assert f" of {planted} planted oddities" in said[0] and "by distance" in said[0]
     assert "clusters hold" in said[1] and "statistics" in said[2] and "features" in said[2]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from skyvec import store
 from skyvec.report import answers, baselines
+from skyvec.report.remember import Answer
 from skyvec.schema import Strings
 from skyvec.sim.lightcurves import ODDITY
 
@@ -25,17 +26,15 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
         Three sentences: oddities, clusters, classes beside the hand-crafted codes.
     """
     column = answers.label_column(survey, None)
-    said = []
-    odd = answers.oddest(survey, model)
-    ranked = np.array(odd.table["target"].to_pylist(), np.str_)
     planted = _planted(survey, column)
-    rank = np.flatnonzero(np.isin(ranked, planted)) + 1
-    share = 100 * float(np.median(rank)) / len(ranked) if len(rank) else float("nan")
-    said.append(
-        f"{int((rank <= N_ODDEST).sum())} of {len(rank)} planted oddities are among the "
-        f"{N_ODDEST} oddest of {len(ranked):,} objects; half of them are in the oddest "
-        f"{share:.1f} %"
-    )
+    n_odd, n, share = _among_the_oddest(answers.oddest(survey, model), planted)
+    said = [
+        f"{n_odd} of {len(planted)} planted oddities are among the {N_ODDEST} oddest of {n:,} "
+        f"objects; half of them are in the oddest {share:.1f} %"
+    ]
+    if store.survey_kind(survey) != "images":
+        n_odd, _, share = _among_the_oddest(answers.far_outliers(survey, model), planted)
+        said[0] += f" (by distance, `skyvec outliers --far`: {n_odd}, and {share:.1f} %)"
     found = answers.clusters(survey, model)
     ids = np.array(found.table["id"].to_pylist(), np.str_)
     pure = answers.purity(
@@ -54,10 +53,19 @@ def findings(survey: Path, model: str, *, seed: int = 0) -> list[str]:
     return said
 
 
+def _among_the_oddest(answer: Answer, planted: Strings) -> tuple[int, int, float]:
+    """How many are among the first objects, of how many objects, and the middle rank in %."""
+    _, first = np.unique(answer.table["target"].to_pylist(), return_index=True)
+    ranked = np.array(answer.table["target"].to_pylist(), np.str_)[np.sort(first)]
+    rank = np.flatnonzero(np.isin(ranked, planted)) + 1
+    share = 100 * float(np.median(rank)) / len(ranked) if len(rank) else float("nan")
+    return int((rank <= N_ODDEST).sum()), len(ranked), share
+
+
 def _planted(survey: Path, column: str) -> Strings:
-    """Targets of the oddities that a simulation has planted."""
+    """Targets of the oddities that a simulation has planted, each once."""
     if "artefact" in store.column_kinds(survey):
         catalog = store.read_catalog(survey, ["artefact"])
-        return catalog.target[catalog.columns["artefact"].astype(np.str_) != ""]
+        return np.unique(catalog.target[catalog.columns["artefact"].astype(np.str_) != ""])
     catalog = store.read_catalog(survey, [column])
-    return catalog.target[catalog.columns[column].astype(np.str_) == ODDITY]
+    return np.unique(catalog.target[catalog.columns[column].astype(np.str_) == ODDITY])
