@@ -132,6 +132,7 @@ def test_an_engine_gives_the_scores_of_the_network(kind, as_released, side, monk
     wanted = scores_of(net, pixels)
     monkeypatch.setattr(fast, "EARLY", 4)
     monkeypatch.setattr(fast, "LATE", 7)
+    monkeypatch.setattr(fast, "GROUP", 7)
     engine = fast.engine(net)
     score = engine(pixels)
     assert np.abs(score - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())

@@ -34,6 +34,8 @@ STEM, SECOND, THIRD = 6, 5, 4
 """Pixels of a tile before the first pooling, before the second, and after it, best at 29 px."""
 EARLY, MIDDLE, LATE = 12, 24, 192
 """Stamps worked on at a time before the first pooling, before the second, and after it."""
+GROUP = 48
+"""Stamps the simple network works on at a time after its first pooling."""
 
 
 def engine(net: nn.Module) -> Engine:
@@ -234,8 +236,8 @@ class _Simple:
         scores = [np.zeros(0)]
         pixels = np.ascontiguousarray(pixels)
         with torch.inference_mode():
-            for first in range(0, len(pixels), LATE):
-                scores.append(self._score(pixels[first : first + LATE]))
+            for first in range(0, len(pixels), GROUP):
+                scores.append(self._score(pixels[first : first + GROUP]))
         return np.concatenate(scores)
 
     def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
