@@ -347,23 +347,24 @@ class Bench:
 
     def suspects(
         self, noisy: Samples, truth: np.ndarray, recipe: dict[str, Any], name: str
-    ) -> np.ndarray:
-        """First stage: suspects by argmax; those of every selector are compared with the truth."""
+    ) -> dict[str, np.ndarray]:
+        """First stage: suspects by every selector, compared with the truth."""
 
         def make() -> np.ndarray:
             return np.stack(suspects.out_of_fold(noisy, recipe, self.folder / name))
 
         label = hashlib.blake2b(noisy.label.tobytes()).hexdigest()
         score, fold = self.kept(name, [recipe, label], make)
+        chosen = {}
         for how in suspects.SELECTORS:
-            chosen = suspects.suspects(score, noisy.label, how, fold=fold.astype(np.int64))
-            figures = suspects.found(chosen, noisy.label != truth)
+            chosen[how] = suspects.suspects(score, noisy.label, how, fold=fold.astype(np.int64))
+            figures = suspects.found(chosen[how], noisy.label != truth)
             say(
                 f"  suspects by {how:10s} {figures['suspects']:6,.0f}  recall "
                 f"{figures['recall']:.2f}  precision {figures['precision']:.2f}"
             )
             self.result[f"{name}_{how}"] = figures
-        return suspects.suspects(score, noisy.label)
+        return chosen
 
     # --- the questions ---------------------------------------------------------------------
 
@@ -374,7 +375,8 @@ class Bench:
         noisy = self.noisy(learn, *PAPER_NOISE, 0)
         say(f"the eleven rows, labels wrong as in the paper {PAPER_NOISE}, {seeds} seeds;")
         say(f"  {self.size}")
-        doubt = self.suspects(noisy, learn.label, self.recipe("complex", {}, 0), "table-folds")
+        recipe = self.recipe("complex", {}, 0)
+        doubt = self.suspects(noisy, learn.label, recipe, "table-folds")["argmax"]
         place = hash_uniform(test.object.tolist(), seed=0, purpose="bench share")
         share = np.floor(place * seeds).astype(np.int64)
         scores = {k: np.full((seeds, len(test)), np.nan) for k in ROWS}
@@ -490,7 +492,8 @@ class Bench:
                     n = self.size.heart[0]
                     rows = np.random.default_rng([seed, 13]).permutation(len(noisy))[:n]
                     rows.sort()
-                    few = noisy.take(rows), learn.label[rows], doubt[rows]
+                    sure = {how: those[rows] for how, those in doubt.items()}
+                    few = noisy.take(rows), learn.label[rows], sure
                     self.arms(*few, test, tag, "stopped", seed)
                     self.arms(*few, test, tag, "heart", seed)
         for way in WAYS:
@@ -517,17 +520,21 @@ class Bench:
         self,
         noisy: Samples,
         truth: np.ndarray,
-        doubt: np.ndarray,
+        doubt: dict[str, np.ndarray],
         test: Samples,
         tag: str,
         way: str,
         seed: int,
     ) -> None:
-        """Suspects kept, removed, unlabelled, flipped; and those of a perfect first stage."""
+        """Suspects by argmax kept, removed, unlabelled, flipped.
+
+        Beside them, those of the confident joint removed, and those of a perfect first stage.
+        """
         net = self.options.net
-        for arm in (*ARMS, "oracle"):
-            chosen = noisy.label != truth if arm == "oracle" else doubt
-            label, stays = treat(noisy.label, chosen, "remove" if arm == "oracle" else arm)
+        others = {"confident": doubt["confident"], "oracle": noisy.label != truth}
+        for arm in (*ARMS, *others):
+            chosen = others.get(arm, doubt["argmax"])
+            label, stays = treat(noisy.label, chosen, "remove" if arm in others else arm)
             loss = {"ce": 0.6, "lds": 0.4} if arm == "unlabel" else {}
             if way == "turned":
                 steps = self.size.deep if net == "complex" else self.size.noise
