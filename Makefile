@@ -18,10 +18,10 @@ demo: setup
 	$(BIN)/skyvec demo --out demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: setup
-	$(BIN)/python -m pytest -m slow -n 2 --timeout 900
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --timeout 900
 
 format: setup
 	$(BIN)/ruff format .
@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache build *.egg-info
