@@ -34,7 +34,7 @@ STEM, SECOND, THIRD = 6, 5, 4
 """Pixels of a tile before the first pooling, before the second, and after it, best at 29 px."""
 EARLY, MIDDLE, LATE = 12, 24, 192
 """Stamps worked on at a time before the first pooling, before the second, and after it."""
-GROUP = 48
+GROUP = 24
 """Stamps the simple network works on at a time after its first pooling."""
 
 

@@ -6,7 +6,7 @@ of stamps, and a manifest says which are done.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,17 @@ from skyvec.realbogus.calibration import Calibration
 from skyvec.realbogus.metrics import clopper_pearson
 from skyvec.realbogus.samples import faults
 from skyvec.realbogus.train import scores_of
-from skyvec.schema import Floats, Ints, Stamps
+from skyvec.schema import Floats, Ints
 from skyvec.store import (
     StoreError,
     clean,
     lock,
     object_shards,
     read_manifest,
-    read_objects,
+    read_stamp_block,
     sha256,
     shard_name,
+    stamp_blocks,
     write_manifest,
     write_table,
 )
@@ -214,23 +215,26 @@ def score_survey(
             for name in counts:
                 counts[name] += old[name]
         total = sum(shard["rows"] for shard in shards)
-        left = shards[len(manifest["shards"]) :]
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            ahead = pool.submit(read_objects, survey, left[0]["file"], Stamps) if left else None
+    left = shards[len(manifest["shards"]) :]
+
+    def block(file: str, groups: list[int]) -> tuple[pa.ChunkedArray, Scored]:
+        id, pixels = read_stamp_block(survey, file, groups)
+        return id, score_block(pixels, judge, screen, pass_at)
+
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def begin(shard: dict[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
+            file = shard["file"]
+            return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
+
+        ahead = begin(left[0]) if left else []
+        try:
             for i, shard in enumerate(left):
-                assert ahead is not None
-                _, stamps = ahead.result()
-                blocks = [
-                    stamps.pixels[first : first + BLOCK] for first in range(0, len(stamps), BLOCK)
-                ]
-                jobs = [
-                    pool.submit(score_block, block, judge, screen, pass_at) for block in blocks
-                ]
-                if i + 1 < len(left):  # read while the others compute
-                    ahead = pool.submit(read_objects, survey, left[i + 1]["file"], Stamps)
+                # the next shard is begun before this one ends, so that no thread waits
+                jobs, ahead = ahead, begin(left[i + 1]) if i + 1 < len(left) else []
                 parts = [job.result() for job in jobs]
                 file = shard_name(len(manifest["shards"]))
-                table, here = _table(stamps, parts, calibration, prevalence)
+                table, here = _table(parts, calibration, prevalence)
                 write_table(out / file, table)
                 manifest["shards"].append(
                     {"file": file, "of": shard["sha256"], "sha256": sha256(out / file), **here}
@@ -240,16 +244,20 @@ def score_survey(
                     counts[name] += here[name]
                 if progress is not None:
                     progress(counts["received"], total)
+        finally:
+            for job in ahead:
+                job.cancel()
     return counts
 
 
 def _table(
-    stamps: Stamps,
-    parts: list[Scored],
+    blocks: list[tuple[pa.ChunkedArray, Scored]],
     calibration: Calibration | None,
     prevalence: float | None,
 ) -> tuple[pa.Table, dict[str, int]]:
     none: list[Any] = [np.zeros(0)]
+    parts = [scored for _, scored in blocks]
+    keys = [chunk for id, _ in blocks for chunk in id.chunks]
     score = np.concatenate(none + [part.score for part in parts])
     reason = np.concatenate([np.zeros(0, "<U1"), *(part.reason for part in parts)])
     probability = np.full(len(score), np.nan)
@@ -266,7 +274,7 @@ def _table(
     }
     table = pa.table(
         {
-            "id": pa.array(stamps.id),
+            "id": pa.chunked_array(keys, pa.string()),
             "score": score,
             "screen": np.concatenate(none + [part.screen for part in parts]),
             "probability": probability,

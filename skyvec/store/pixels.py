@@ -33,7 +33,7 @@ def _as_bytes(pixels: np.ndarray) -> pa.Array:
 
 def from_column(column: pa.ChunkedArray, shape: Sequence[int], dtype: str) -> np.ndarray:
     """Make float32 pixels of a column, shape (n, *shape)."""
-    whole = pa.concat_arrays(column.chunks)
+    whole = column.chunks[0] if len(column.chunks) == 1 else pa.concat_arrays(column.chunks)
     count = int(np.prod(shape)) * len(whole)
     start = int(np.prod(shape)) * whole.offset
     flat = np.frombuffer(whole.buffers()[1] or b"", dtype)[start : start + count]
