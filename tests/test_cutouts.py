@@ -15,6 +15,7 @@ from PIL import Image
 from skyvec import ingest, store
 from skyvec.io import images
 from skyvec.io.cutouts import Cutout, named_place
+from skyvec.report.facts import survey_facts
 from skyvec.schema import Images, Reject
 
 
@@ -258,6 +259,22 @@ def test_a_folder_is_ingested_with_the_labels_beside_it(tmp_path):
     assert_array_equal(pixels[3], np.round(scene(seed=3) * 10))
     again = ingest.ingest(survey, [tmp_path / "in"], shard_pixels=3 * 400 * 2)
     assert again.new_segments == again.new_rejects == 0 and again.items == 7
+
+
+def test_a_folder_that_began_with_rejects_alone_takes_its_images_later(tmp_path):
+    survey, source = tmp_path / "out", tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes(b"no picture")
+    assert ingest.ingest(survey, [source]).rejects == 1
+    for name in "ab":
+        picture(source / f"{name}.png", np.round(scene() * 10))
+    counts = ingest.ingest(survey, [source])
+    assert (counts.items, counts.segments, counts.rejects) == (2, 2, 0)
+    facts = survey_facts(survey)
+    assert (facts["kind"], facts["bands"]) == ("images", ["red", "green", "blue"])
+    assert len(facts["flux_units"]) == 1 and store.survey_shape(survey) == (3, 20, 20)
+    sizes = [len(part) for _, _, part in store.iterate_objects(survey, Images)]
+    assert sizes == [0, 2]
 
 
 def test_a_stopped_ingest_goes_on_to_the_same_shards(tmp_path):

@@ -37,7 +37,7 @@ def survey_facts(survey: Path) -> Facts:
         "points": sum(shard["points"] for shard in shards),
         "reject_reasons": reject_reasons(rejects),
         "bands": list(store.survey_bands(survey)),
-        "flux_units": sorted({shard["flux_unit"] for shard in shards}),
+        "flux_units": sorted({shard["flux_unit"] for shard in shards if shard["rows"]}),
         "models": trained_models(survey),
         "latents": {name: _n_encoded(survey, name) for name in store.model_names(survey)},
     }

@@ -52,11 +52,15 @@ def append_objects(
     """
     folder = objects_folder(survey)
     manifest = read_manifest(folder)
-    if any(shard["rows"] for shard in manifest["shards"]):
+    is_empty = not any(shard["rows"] for shard in manifest["shards"])
+    if not is_empty:
         manifest.setdefault("kind", "lightcurves")  # what all surveys held before images came
     if len(objects):
         kind = next(name for name, known in KINDS.items() if isinstance(objects, known))
-        for name, value in ({"kind": kind} | FORMS[type(objects)].promises(objects)).items():
+        promises = {"kind": kind} | FORMS[type(objects)].promises(objects)
+        if is_empty:  # shards of nothing but rejects promise nothing
+            manifest |= promises
+        for name, value in promises.items():
             if manifest.setdefault(name, value) != value:
                 raise StoreError(
                     f"{survey} holds objects of {name} {manifest[name]}, these are of {value}; "
