@@ -41,8 +41,8 @@ KERNEL = {
 }  # fmt: skip
 """G of each m: at the points 0, 1, -1, 2, -2, then 1/2 (m >= 5), -1/2 (m = 6) and infinity."""
 
-CACHE = 1 << 19
-"""Bytes that tiles may take between the passes, about half of a core's second cache."""
+CACHE = 400_000
+"""Bytes that tiles may take between the passes, less than half of a core's second cache."""
 PAGE = 16
 """Floats between two planes of products, lest they fall on the same lines of the cache."""
 
@@ -434,7 +434,7 @@ class Conv3:
         self.least = np.float32(0) if rectify else NEVER
         tile = 4 * (m + 2) ** 2 * (self.inputs + self.outputs)
         # weights that do not fit into the cache should serve many tiles when they come by
-        self.block = sixes(max(CACHE // tile, 12, self.kernel.nbytes // 50_000))
+        self.block = sixes(max(CACHE // tile, 12, self.kernel.nbytes // 33_000))
 
     def __call__(self, x: Map) -> Map:
         """Convolve a map of tiles of m; the result is good until its slot is written to again."""
