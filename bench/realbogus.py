@@ -764,7 +764,7 @@ class Bench:
 
     def triplets(self, path: Path) -> list[Triplet]:
         """Stamps of alerts that can be scored."""
-        found = list(read(path, size=63 if "ztf" in path.name else 0))
+        found = list(read(path, size=63 if "ztf" in path.name else SIDE))
         taken = [t for t in found if isinstance(t, Triplet)]
         pixels = [t.pixels[None] for t in taken]
         good = [bool(faults(p, SIDE)[0] == "") for p in pixels]
