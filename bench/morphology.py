@@ -250,8 +250,9 @@ def real(
                 torch.manual_seed(part)
                 model = MODELS[kind](bands=3, size=64, latent=size, **options).eval()
                 row = name if size == sizes[0] else f"{name}, {size} numbers"
-                if name == "default" and size == sizes[0]:
-                    vectors["default, untrained"] = encoder(model)(scaled)
+                if name == "default":
+                    ending = row.removeprefix(name)
+                    vectors[f"default, untrained{ending}"] = encoder(model)(scaled)
                 steps = once(
                     keep, f"{name}-{size}-fold{part + 1}of{folds}-{seconds:g}s", model,
                     lambda model=model, part=part, own=own, rate=rate, optimiser=optimiser: train(
@@ -385,7 +386,7 @@ def survey_change(
                     keep, f"{about}-{form}-{adapting:g}s-{weight:g}", model,
                     lambda model=model, rate=rate, form=form: adapt(
                         model, source[~test], target[~test], adapting, weight=weight,
-                        paired=form == "pairs", rate=rate / 2,
+                        paired=form == "pairs", rate=rate,
                     ),
                 )  # fmt: skip
             codes = [encoder(model)(pixels) for pixels in (source, target)]
@@ -473,7 +474,7 @@ def real_change(
                 once(
                     keep, f"{about}-{form}-{adapting:g}s-{weight:g}", model,
                     lambda model=model, rate=rate, theirs=theirs: adapt(
-                        model, theirs, target, adapting, weight=weight, paired=False, rate=rate / 2
+                        model, theirs, target, adapting, weight=weight, paired=False, rate=rate
                     ),
                 )  # fmt: skip
             one, other = encoder(model)(source), encoder(model)(target)
