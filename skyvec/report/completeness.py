@@ -92,13 +92,22 @@ def _lines(rows: list[dict[str, Any]], title: str) -> Figure:
     axes = figure.add_axes((0.1, 0.15, 0.6, 0.73))
     depth = np.array([row["depth"] for row in rows])
     order = np.argsort(depth)
-    for name, (label, colour) in SEARCHES.items():
+    for above, (name, (label, colour)) in zip(range(9, 0, -1), SEARCHES.items()):
         value, low, high = (
             np.array([row[name + end] for row in rows])[order] for end in ("", "_low", "_high")
         )
         if np.isfinite(value).any():
             style = "--" if name == "oddest" else "-"
-            axes.plot(depth[order], value, style, marker="o", ms=3.5, color=colour, label=label)
+            axes.plot(
+                depth[order],
+                value,
+                style,
+                marker="o",
+                ms=3.5,
+                color=colour,
+                label=label,
+                zorder=above,
+            )
             axes.fill_between(depth[order], low, high, color=colour, alpha=0.13, lw=0)
     axes.set_xscale("log")
     axes.set_xlabel("depth / noise from point to point", fontsize=8.5, color=INK)
