@@ -60,8 +60,8 @@ def asked(survey):
 
 def test_help_teaches_and_every_command_shows_an_example():
     text = skyvec("--help").output
-    names = "ingest train encode search outliers cluster map probe spread report simulate info demo"
-    names += " recover"
+    names = "ingest train encode search outliers cluster map probe spread report simulate info"
+    names += " demo recover"
     for name in names.split():
         assert name in text
         for flag in ("-h", "--help"):

@@ -168,8 +168,8 @@ def threshold(
     if "screen" in point:
         part = point["screen"]
         say(
-            f"{part['name']} screens at {part['threshold']:.4f}; {part['passes']:.1%} of the bogus "
-            f"go on, {part['lost']:,} of {part['reals']:,} reals are lost, surely less than "
+            f"{part['name']} screens at {part['threshold']:.4f}; {part['passes']:.1%} of the "
+            f"bogus go on, {part['lost']:,} of {part['reals']:,} reals are lost, surely less than "
             f"{part['at_most']:.2%}"
         )
 
