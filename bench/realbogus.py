@@ -556,9 +556,10 @@ class Bench:
         """Ours, VGG6 and a random forest on the same samples."""
         learn, test = self.samples("learn"), self.samples("test", parts=1)
         say(f"peers on the same {len(learn):,} samples, true labels")
-        recipe = self.recipe("simple", {}, 0)
+        # both networks as wide as they were published, and for as many steps
+        recipe = self.recipe("simple", {}, 0, width=32)
         self.result["ours"] = self.row(
-            "ours: simple", self.scored(learn, recipe, "peer-ours", test), test
+            "ours: simple", self.scored(learn, recipe, "peer-simple", test), test
         )
         self.result["fpr_ours"] = self.result["ours"]["fpr_at_0.9"]
         frames = self.samples("learn", "frame_norm"), self.samples("test", "frame_norm", 1)
