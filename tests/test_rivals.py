@@ -129,3 +129,28 @@ def test_a_second_look_gives_each_search_the_say_it_earns():
     )
     with pytest.raises(ValueError, match="second look"):
         SecondLook(told[:0], np.ones((0, 2)), told, np.ones((800, 2)))
+
+
+def test_long_sparse_curves_are_filtered_on_a_coarser_grid():
+    """A season of nights over years has no use for half hours, nor for their transforms."""
+    rng = np.random.default_rng(5)
+    time = np.sort(rng.uniform(0, 2500, 400))
+    stars = LightCurves(
+        np.array(["s"]),
+        np.array([0, 400]),
+        55000 + time,
+        (1 + 1e-2 * rng.normal(size=400)).astype(np.float32),
+        np.full(400, 1e-2, np.float32),
+        np.zeros(400, np.int16),
+        ("I",),
+    )
+    signal = parse("microlensing(amplitude=0.3, t_einstein=60)")
+    loud, _ = inject(stars, signal, rng)
+    bank = Bank(signal, 2500.0, rng)
+    asked = []
+    at = bank.at
+    bank.at = lambda cell: asked.append(cell) or at(cell)
+    found, chance = matched_filter(loud, bank), matched_filter(stars, bank)
+    assert set(asked) == {4 * CELL} and 2500 / asked[0] < 2**15
+    np.testing.assert_allclose(found, matched_filter(loud, at(CELL)), rtol=0.05)
+    assert found[0] > 3 * chance[0]

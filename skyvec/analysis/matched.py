@@ -21,6 +21,9 @@ CELL = 0.02
 HALVINGS = 4
 """So many times it may be halved where stamps are denser: down to 108 s."""
 
+LONGEST = 2**15
+"""Where the span has more cells than this and stamps are sparser, cells are doubled until not."""
+
 FLAT = 1.5
 """[day] Window of the running median."""
 
@@ -46,7 +49,7 @@ def binned(curves: LightCurves, i: int, flat: float, cell: float = CELL) -> Binn
         curves: Any number.
         i: Which of them.
         flat: Window of the running median [day]; 0 for none.
-        cell: Step of the grid [day], CELL or a half, a quarter, ... of it.
+        cell: Step of the grid [day], CELL times a power of two.
 
     Returns:
         Cells, flux / median - 1 less the running median, and 1.4826 MAD; nothing for a curve of
@@ -84,7 +87,8 @@ def flatten(
     factor = max(round(CELL / cell), 1)
     coarse, place, count = np.unique(cells // factor, return_inverse=True, return_counts=True)
     mean = np.bincount(place, residual) / count
-    step = max(float(np.median(np.diff(coarse))), 1.0) * CELL if len(coarse) > 1 else CELL
+    step = max(float(np.median(np.diff(coarse))), 1.0) if len(coarse) > 1 else 1.0
+    step *= max(CELL, cell)
     width = min(2 * int(window / step / 2) + 1, len(mean))
     trend = median_filter(mean, size=max(width, 3), mode="nearest")
     middle = coarse * factor + (factor - 1) / 2
@@ -152,14 +156,15 @@ def matched_filter(
         bank = banks[cell]
         size = 1 << int(np.ceil(np.log2(cells[-1] + bank.shape[1] + 1)))
         if (cell, size) not in spectra:
-            transforms = (np.fft.rfft(bank, size), np.fft.rfft(bank**2, size))
+            single = bank.astype(np.float32)  # half the time, and errors of 1e-6 of the S/N
+            transforms = (np.fft.rfft(single, size), np.fft.rfft(single**2, size))
             spectra[cell, size] = (transforms[0].conj(), transforms[1].conj())
         shape, square = spectra[cell, size]
-        signal = np.bincount(cells, residual, size)
-        count = np.bincount(cells, minlength=size)
+        signal = np.bincount(cells, residual, size).astype(np.float32)
+        count = np.bincount(cells, minlength=size).astype(np.float32)
         top = np.fft.irfft(np.fft.rfft(signal) * shape, size)
         power = np.fft.irfft(np.fft.rfft(count) * square, size)
-        enough = power > np.maximum(0.02 * power.max(axis=1, keepdims=True), 1e-300)
+        enough = power > np.maximum(0.02 * power.max(axis=1, keepdims=True), 1e-30)
         found = np.where(enough, top / np.sqrt(np.where(enough, power, 1)), -np.inf)
         best[i] = np.max(found) / scatter
     return best
@@ -221,11 +226,14 @@ def _log(snr: Floats) -> Floats:
 
 
 def _step(curves: LightCurves, i: int) -> float:
-    """CELL, or the half, the quarter, ... of it that is nearest to a curve's own step [day]."""
+    """CELL times the power of two that suits a curve's own step and span [day]."""
     steps = np.diff(curves.mjd[curves.offsets[i] : curves.offsets[i + 1]])
     own = float(np.median(steps)) if len(steps) else CELL
     halvings = np.clip(np.round(np.log2(CELL / max(own, 1e-9))), 0, HALVINGS)
-    return float(CELL / 2**halvings)
+    cell = float(CELL / 2**halvings)
+    while steps.sum() / cell > LONGEST and cell < own:
+        cell *= 2
+    return cell
 
 
 def _flat_bank(bank: NDArray[np.float64], flat: float, cell: float) -> NDArray[np.float64]:
