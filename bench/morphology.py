@@ -589,7 +589,7 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[40], help="of the codes; the first is the usual"
     )
-    parser.add_argument("--weight", type=float, default=10.0, help="of MMD^2")
+    parser.add_argument("--weight", type=float, default=30.0, help="of MMD^2")
     parser.add_argument(
         "--own-scaling", action="store_true", help="scale the target by its own sky and noise"
     )
