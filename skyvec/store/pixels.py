@@ -31,10 +31,12 @@ def _as_bytes(pixels: np.ndarray) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [None, buffer])
 
 
-def from_column(column: pa.ChunkedArray, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """Make float32 pixels of a column, shape (n, *shape)."""
+def from_column(
+    column: pa.ChunkedArray, shape: Sequence[int], dtype: str, *, copy: bool = True
+) -> np.ndarray:
+    """Make float32 pixels of a column, shape (n, *shape); a view, if it can be, without a copy."""
     whole = column.chunks[0] if len(column.chunks) == 1 else pa.concat_arrays(column.chunks)
     count = int(np.prod(shape)) * len(whole)
     start = int(np.prod(shape)) * whole.offset
     flat = np.frombuffer(whole.buffers()[1] or b"", dtype)[start : start + count]
-    return flat.reshape(len(whole), *shape).astype(np.float32)
+    return flat.reshape(len(whole), *shape).astype(np.float32, copy=copy)

@@ -79,4 +79,4 @@ def read_stamp_block(
         table = shard.read_row_groups(groups, columns=["id", "pixels"], use_threads=False)
         facts = shard.schema_arrow.metadata or {}
     shape, dtype = survey_shape(survey), facts[b"dtype"].decode()
-    return table["id"], pixels.from_column(table["pixels"], shape, dtype)
+    return table["id"], pixels.from_column(table["pixels"], shape, dtype, copy=False)
