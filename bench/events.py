@@ -106,7 +106,9 @@ def main() -> None:
             n = len(np.unique(catalog.target))
             answer, _ = search_signal(survey, "m", parse(text), k=50)
             found = answer.table["target"].to_pylist()
-            checked, _ = search_signal(survey, "m", parse(text), k=50, check=len(catalog.id))
+            checked, _ = search_signal(
+                survey, "m", parse(text), k=50, check=max(50, len(catalog.id))
+            )
             again = checked.table["target"].to_pylist()
             candidates = set(catalog.target[catalog.columns["label"] == CANDIDATE].tolist())
             plain = by_nearness(survey, parse(text), 50)
