@@ -279,7 +279,7 @@ class Bench:
         return {
             # looking at validation stamps costs the deep network as much as learning from others
             "data": {"normalise": "asinh", "test": 0.0, "seed": seed,
-                     "valid": 0.06 if net == "complex" else 0.15},
+                     "valid": 0.06 if net == "complex" and size.bogus > 10_000 else 0.15},
             "model": {"name": net, "width": widths[net], **model},
             "loss": {**loss, **({"share": SHARE} if loss.get("lds") else {})},
             "train": {
