@@ -857,7 +857,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options, Path(options.keep or temporary))
         parts = options.only.split(",") if options.only else ["speed", "noise", "peers", "table"]
-        if not options.only and Path(options.data).is_dir():
+        if not (options.only or options.quick) and Path(options.data).is_dir():
             parts.append("real")
         if options.quick and not options.only:
             parts.remove("table")
