@@ -82,6 +82,7 @@ def compare(codes, queries, threads, *, repeats) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under 50 s")
+    parser.add_argument("--most", type=int, default=10_000_000, help="leave larger sets out")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     faiss.omp_set_num_threads(options.threads)
@@ -90,6 +91,7 @@ def main() -> None:
     sizes = {"40k": 40_000, "1m": 1_000_000, "10m": 10_000_000}
     if options.quick:
         sizes = {"40k": 20_000, "1m": 150_000}
+    sizes = {name: n for name, n in sizes.items() if n <= options.most}
     print(f"{options.threads} threads; real-like: {source.like}")
     print(
         f"{'set':>12} {'n':>8} {'way':>7} {'flat ms':>8} {'exact ms':>9} {'single':>7} "
