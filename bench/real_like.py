@@ -19,6 +19,8 @@ DATA = Path(__file__).parents[1].parent / "shared" / "data" / "lightcurves"
 WIDTH = 40
 POINTS = 150
 COMPONENTS = 24
+TURN = 10
+"""Calls of a kind in a row where several are timed."""
 
 
 def features(time: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -101,11 +103,16 @@ def isotropic(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def interleaved(calls: list[Callable[[int], object]], repeats: int) -> list[float]:
-    """Median seconds of each of several calls, taken in turn so that all meet the same machine."""
+    """Median seconds of each of several calls, taken in turns so that all meet the same machine.
+
+    A turn is several calls in a row: each meets the caches as it leaves them itself, not as a
+    flat scan of everything does.
+    """
     seconds: list[list[float]] = [[] for _ in calls]
-    for i in range(repeats):
+    for first in range(0, repeats, TURN):
         for call, kept in zip(calls, seconds):
-            start = clock.perf_counter()
-            call(i)
-            kept.append(clock.perf_counter() - start)
+            for i in range(first, min(first + TURN, repeats)):
+                start = clock.perf_counter()
+                call(i)
+                kept.append(clock.perf_counter() - start)
     return [float(np.median(kept)) for kept in seconds]
