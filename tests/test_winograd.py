@@ -7,8 +7,20 @@ from torch.nn import functional
 
 from skyvec.models.stamps import Complex, Simple
 from skyvec.nn import winograd
-from skyvec.nn.products import NEVER, Product, multiply, pack, scratch, sixes
-from skyvec.nn.winograd import KERNEL, Conv3, Map, bend, gather, halve, room, sums
+from skyvec.nn.products import NEVER, multiply, pack, scratch, sixes
+from skyvec.nn.winograd import (
+    KERNEL,
+    Bend,
+    Conv3,
+    Map,
+    Sums,
+    bend,
+    gather,
+    gather_and_multiply,
+    halve,
+    room,
+    sums,
+)
 from skyvec.realbogus import fast
 from skyvec.realbogus.train import scores_of
 
@@ -37,16 +49,38 @@ def inside(x: Map):
 
 def test_a_product_is_numpys_and_cut_at_the_threshold():
     rows, weight, bias = some(7, 19), some(19, 32, seed=2), some(32, seed=3)
-    laid = np.zeros((sixes(7), 19), np.float32)
+    laid, out = np.zeros((sixes(7), 19), np.float32), np.empty((sixes(7), 32), np.float32)
     laid[:7] = rows
     wanted = rows.astype(np.float64) @ weight + bias
-    assert np.allclose(Product(weight, bias, "test")(laid, 7), wanted, atol=1e-5)
-    cut = Product(weight, bias, "test", rectify=True)(laid, 7)
-    assert np.allclose(cut, wanted.clip(0), atol=1e-5)
-    with pytest.raises(ValueError, match="should be"):
-        Product(weight, bias, "test")(rows, 7)
+    for least in (NEVER, np.float32(0)):
+        multiply(
+            laid.reshape(-1), 0, 19, 0, 1, 12, 19, pack(weight), 0, 32, bias, least,
+            out.reshape(-1), 0, 32,
+        )  # fmt: skip
+        assert np.allclose(out[:7], wanted.clip(least), atol=1e-5)
     with pytest.raises(ValueError, match="no multiple of 16"):
         pack(some(3, 8))
+
+
+@pytest.mark.parametrize("together", [1, 2, 5])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2)])
+def test_a_gathered_convolution_is_torchs(together, kernel, stride):
+    x, weight, bias = some(5, 8, 8, 8), some(16, 8, kernel, kernel, seed=2), some(16, seed=3)
+    side = 8 // stride
+    here, start = mapped(x, 4), 1  # the odd pixel of padding last
+    rows = np.empty((sixes(together * side**2), kernel**2 * 8), np.float32)
+    out = np.empty((5 * side**2 + 5, 16), np.float32)
+    gather_and_multiply(
+        here.flat, here.data.shape, kernel, stride, start, side, side, together,
+        rows.reshape(-1), pack(weight.transpose(2, 3, 1, 0).reshape(-1, 16)), bias,
+        out.reshape(-1),
+    )  # fmt: skip
+    padded = functional.pad(torch.from_numpy(x).double().permute(0, 3, 1, 2), (0, kernel - 1) * 2)
+    wanted = functional.conv2d(
+        padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), stride
+    )[..., :side, :side]
+    got = out[: 5 * side**2].reshape(5, side, side, 16)
+    assert np.allclose(got, wanted.permute(0, 2, 3, 1), atol=1e-4)
 
 
 def test_rows_in_several_runs_are_neighbourhoods():
@@ -86,6 +120,21 @@ def test_a_convolution_is_torchs(m, height, width, rectify):
     wanted = wanted.clip(0) if rectify else wanted
     assert np.abs(inside(out) - wanted).max() < 1e-4 * np.abs(wanted).max()
     assert np.count_nonzero(out.data) == np.count_nonzero(inside(out))  # the border is clear
+
+
+@pytest.mark.parametrize("m", [4, 5, 6])
+def test_a_convolution_bends_what_it_reads_and_adds_what_it_writes(m):
+    x, weight, bias = some(3, 9, 13, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
+    bent = Bend(some(3, 8, seed=4), some(8, seed=5), some(8, seed=6))
+    added = Sums(*(np.full((3, 16), np.nan, np.float32) for _ in range(2)))
+    conv = Conv3(weight, bias, m, "test")
+    wanted = inside(
+        conv(mapped(np.maximum(x * bent.scale[:, None, None] + bent.shift, bent.least), m))
+    ).copy()
+    got = inside(conv(mapped(x, m), bent, added))
+    assert np.allclose(got, wanted, atol=1e-4)  # the border is 0, not the shift
+    assert np.allclose(added.plain, wanted.sum((1, 2)), rtol=1e-4, atol=1e-2)
+    assert np.allclose(added.square, (wanted**2).sum((1, 2)), rtol=1e-4)
 
 
 def test_passes_over_maps_by_hand():

@@ -129,31 +129,3 @@ def multiply(
                 a, at + i * lead, lead, hop, runs, depth, b, first + n * depth * runs, bias, n,
                 least, c, to + i * far + n, far,
             )  # fmt: skip
-
-
-class Product:
-    """rows -> rows W + b, cut at 0 if asked for.
-
-    Args:
-        weight: (in, out), out a multiple of sixteen.
-        bias: (out,).
-        slot: Name of the memory its result is written into.
-        rectify: Let the result pass through max(x, 0).
-    """
-
-    def __init__(self, weight: Array, bias: Array, slot: str, *, rectify: bool = False) -> None:
-        self.depth, self.columns = weight.shape
-        self.weight, self.bias, self.slot = pack(weight), np.ascontiguousarray(bias), slot
-        self.least = np.float32(0) if rectify else NEVER
-
-    def __call__(self, rows: Array, n: int) -> Array:
-        """Multiply the first n rows of an array that has a multiple of six; (n, out)."""
-        many = sixes(n)
-        if rows.shape != (many, self.depth):
-            raise ValueError(f"rows {rows.shape} should be {(many, self.depth)}")
-        out = scratch(self.slot, many, self.columns)
-        multiply(
-            rows.reshape(-1), 0, self.depth, 0, 1, many, self.depth, self.weight, 0, self.columns,
-            self.bias, self.least, out.reshape(-1), 0, self.columns,
-        )  # fmt: skip
-        return out[:n]

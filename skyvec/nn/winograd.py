@@ -60,6 +60,24 @@ class Map(NamedTuple):
         return self.data.reshape(-1)
 
 
+class Bend(NamedTuple):
+    """max(x scale + shift, least) of each channel: scale (n, c), shift and least (c,)."""
+
+    scale: Array
+    shift: Array
+    least: Array
+
+
+class Sums(NamedTuple):
+    """Sums of x and of x^2 over the pixels of each channel, (n, c)."""
+
+    plain: Array
+    square: Array
+
+
+_NOTHING = np.zeros(0, np.float32)
+
+
 def room(slot: str, n: int, height: int, width: int, channels: int, m: int) -> Map:
     """Make a map for tiles of m pixels; its border is yet to be cleared."""
     tall, wide = (-(-size // m) * m + 2 for size in (height, width))
@@ -191,13 +209,56 @@ def _out_of(
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
+def _bend_tile(
+    x: Array, at: int, hop: int, size: int, top: int, left: int, height: int, width: int,
+    channels: int, scale: Array, first: int, shift: Array, floor: Array, out: Array,
+) -> None:  # fmt: skip
+    """max(x scale + shift, floor) of a tile that begins at (top, left) of a map; 0 outside."""
+    zero = spread(np.float32(0))
+    for r in range(size):
+        inside = 1 <= top + r <= height
+        for z in range(size):
+            here, to = at + r * hop + z * channels, (r * size + z) * channels
+            if inside and 1 <= left + z <= width:
+                for c in range(0, channels, 8):
+                    value = load(x, here + c) * load(scale, first + c) + load(shift, c)
+                    store(out, to + c, larger(value, load(floor, c)))
+            else:
+                for c in range(0, channels, 8):
+                    store(out, to + c, zero)
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def _add_tile(
+    x: Array, at: int, hop: int, high: int, broad: int, channels: int, plain: Array,
+    square: Array, to: int,
+) -> None:  # fmt: skip
+    """Add x and x^2 of a tile to the sums of its map."""
+    for c in range(0, channels, 8):
+        one, two = load(plain, to + c), load(square, to + c)
+        for y in range(high):
+            here = at + y * hop + c
+            for _ in range(broad):
+                a = load(x, here)
+                one, two = one + a, two + a * a
+                here += channels
+        store(plain, to + c, one)
+        store(square, to + c, two)
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
 def _convolve(
     x: Array, shape: tuple[int, int, int, int], m: int, height: int, width: int, kernel: Array,
     outputs: int, bias: Array, none: Array, least: np.float32, block: int, v: Array,
-    product: Array, t: Array, out: Array,
+    product: Array, t: Array, out: Array, scale: Array, shift: Array, floor: Array, bent: Array,
+    plain: Array, square: Array,
 ) -> None:  # fmt: skip
     n, tall, wide, channels = shape
     down, across, size = (tall - 2) // m, (wide - 2) // m, m + 2
+    bends, adds = len(scale) > 0, len(plain) > 0
+    if adds:
+        plain[:] = np.float32(0)
+        square[:] = np.float32(0)
     tiles = n * down * across
     plane, page = block * channels + PAGE, block * outputs + PAGE
     for first in range(0, tiles, block):
@@ -206,7 +267,14 @@ def _convolve(
             i, place = divmod(first + k, down * across)
             row, column = divmod(place, across)
             at = ((i * tall + row * m) * wide + column * m) * channels
-            _into(m, x, at, wide * channels, t, 0, size * channels, size * channels // 8)
+            if bends:
+                _bend_tile(
+                    x, at, wide * channels, size, row * m, column * m, height, width, channels,
+                    scale, i * channels, shift, floor, bent,
+                )  # fmt: skip
+                _into(m, bent, 0, size * channels, t, 0, size * channels, size * channels // 8)
+            else:
+                _into(m, x, at, wide * channels, t, 0, size * channels, size * channels // 8)
             for r in range(size):
                 _into(
                     m, t, r * size * channels, channels, v, r * size * plane + k * channels, plane,
@@ -230,6 +298,12 @@ def _convolve(
             for y in range(min(m, height - row * m)):
                 to = ((i * tall + 1 + row * m + y) * wide + 1 + column * m) * outputs
                 _out_of(m, t, y * size * outputs, outputs, out, to, outputs, outputs // 8, least)
+            if adds:  # while the tile is at hand
+                at = ((i * tall + 1 + row * m) * wide + 1 + column * m) * outputs
+                _add_tile(
+                    out, at, wide * outputs, min(m, height - row * m), min(m, width - column * m),
+                    outputs, plain, square, i * outputs,
+                )  # fmt: skip
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
@@ -370,17 +444,55 @@ def convolve_first(
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
+def gather_and_multiply(
+    x: Array, shape: tuple[int, int, int, int], kernel: int, stride: int, start: int, high: int,
+    broad: int, some: int, rows: Array, weight: Array, bias: Array, out: Array,
+) -> None:  # fmt: skip
+    """A convolution as products of neighbourhoods, those of ``some`` images at a time.
+
+    Args:
+        x: As in :func:`gather`, and so up to ``broad``.
+        shape: Of x.
+        kernel: Pixels along its side.
+        stride: Of the convolution.
+        start: Of the first neighbourhood.
+        high: Of the result.
+        broad: Of the result.
+        some: Images whose neighbourhoods stay in the cache.
+        rows: Room for them, a multiple of six.
+        weight: Packed.
+        bias: Shape (out,).
+        out: Pixels without a border, and five rows more.
+    """
+    n, tall, wide, channels = shape
+    depth, columns, pixels = kernel * kernel * channels, len(bias), high * broad
+    for i in range(0, n, some):
+        count = min(some, n - i)
+        part = (count, tall, wide, channels)
+        gather(
+            x[i * tall * wide * channels :], part, kernel, stride, start, high, broad, rows
+        )  # fmt: skip
+        many = -(-count * pixels // 6) * 6
+        multiply(
+            rows, 0, depth, 0, 1, many, depth, weight, 0, columns, bias, NEVER, out,
+            i * pixels * columns, columns,
+        )  # fmt: skip
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
 def weigh_and_add(
     u: Array, shape: tuple[int, int, int, int], height: int, width: int, place: Array,
-    offset: np.float32, channel: Array, shortcut: Array, out: Array,
+    offset: np.float32, channel: Array, shortcut: Array, out: Array, plain: Array, square: Array,
 ) -> None:  # fmt: skip
     """Give u (sigmoid(place . u + offset) + channel) + shortcut, pixel by pixel.
 
     u and out are maps, ``place`` (c,), ``channel`` (n, c) flat, already squashed, ``shortcut`` the
-    pixels without a border.
+    pixels without a border. The sums of the result and of its square are written, (n, c) flat.
     """
     n, tall, wide, channels = shape
     row = 0
+    plain[:] = np.float32(0)
+    square[:] = np.float32(0)
     for i in range(n):
         for y in range(1, height + 1):
             at = ((i * tall + y) * wide + 1) * channels
@@ -395,6 +507,8 @@ def weigh_and_add(
                     store(out, at + c, load(u, at + c) * factor + load(shortcut, row + c))
                 at += channels
                 row += channels
+            at -= width * channels
+            _add_tile(out, at, 0, 1, width, channels, plain, square, i * channels)
     clear_border(out, shape, height, width)
 
 
@@ -436,17 +550,27 @@ class Conv3:
         # weights that do not fit into the cache should serve many tiles when they come by
         self.block = sixes(max(CACHE // tile, 12, self.kernel.nbytes // 33_000))
 
-    def __call__(self, x: Map) -> Map:
-        """Convolve a map of tiles of m; the result is good until its slot is written to again."""
+    def __call__(self, x: Map, bend: Bend | None = None, added: Sums | None = None) -> Map:
+        """Convolve a map of tiles of m; the result is good until its slot is written to again.
+
+        Args:
+            x: The map.
+            bend: What its pixels pass through first.
+            added: Written to: sums of the result, n of its channels.
+        """
         n, tall, wide, _ = x.data.shape
         size, block = (self.m + 2) ** 2, self.block
         out = Map(scratch(self.slot, n, tall, wide, self.outputs), x.height, x.width)
         v = scratch("winograd in", size * (block * self.inputs + PAGE))
         product = scratch("winograd out", size * (block * self.outputs + PAGE))
         t = scratch("winograd tile", size * max(self.inputs, self.outputs))
+        bent = scratch("winograd bent", size * self.inputs)
+        scale, shift, floor = (_NOTHING,) * 3 if bend is None else bend
+        plain, square = (_NOTHING,) * 2 if added is None else added
         _convolve(
             x.flat, x.data.shape, self.m, x.height, x.width, self.kernel, self.outputs, self.bias,
-            self.none, self.least, block, v, product, t, out.flat,
+            self.none, self.least, block, v, product, t, out.flat, scale.reshape(-1), shift,
+            floor, bent, plain.reshape(-1), square.reshape(-1),
         )  # fmt: skip
         clear_border(out.flat, out.data.shape, out.height, out.width)
         return out

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skyvec.models.stamps import Complex, Simple
-from skyvec.nn.products import COLUMNS, Array, Product, pack, scratch, sixes
+from skyvec.nn.products import COLUMNS, ROWS, Array, pack, scratch, sixes
 from skyvec.nn.responses import FilterResponse, ResponseBlock
 from skyvec.nn.winograd import (
+    Bend,
     Conv3,
     Map,
+    Sums,
     bend,
     clear_border,
     convolve_first,
-    gather,
+    gather_and_multiply,
     halve,
     room,
     sums,
@@ -34,6 +36,8 @@ STEM, SECOND, THIRD = 6, 5, 4
 """Pixels of a tile before the first pooling, before the second, and after it, best at 29 px."""
 EARLY, MIDDLE, LATE = 12, 24, 192
 """Stamps worked on at a time before the first pooling, before the second, and after it."""
+GATHERED = 250_000
+"""Bytes of neighbourhoods gathered at a time."""
 GROUP = 24
 """Stamps the simple network works on at a time after its first pooling."""
 
@@ -83,73 +87,97 @@ class _Response:
         self.eps = 1e-6 + np.logaddexp(0, _array(layer.e)).astype(np.float32)
         self.total = layer.total
 
-    def __call__(self, x: Map) -> Map:
-        shape = x.data.shape
-        plain, square = (np.empty((shape[0], shape[3]), np.float32) for _ in range(2))
-        sums(x.flat, shape, x.height, x.width, plain.reshape(-1), square.reshape(-1))
-        nu2 = square if self.total else square / np.float32(x.height * x.width)
+    def __call__(self, added: Sums, pixels: int) -> Bend:
+        nu2 = added.square if self.total else added.square / np.float32(pixels)
         scale = (self.gamma / np.sqrt(nu2 + self.eps)).astype(np.float32)
-        out = Map(scratch("response", *shape), x.height, x.width)
-        bend(x.flat, shape, x.height, x.width, scale.reshape(-1), self.beta, self.tau, out.flat)
-        return out
+        return Bend(scale, self.beta, self.tau)
+
+
+def _sums(n: int, channels: int) -> Sums:
+    """Room for the sums of a map."""
+    return Sums(*(np.empty((n, channels), np.float32) for _ in range(2)))
+
+
+class _Direct:
+    """A convolution as products of neighbourhoods gathered in the cache, 1x1 or strided."""
+
+    def __init__(self, conv: Any, slot: str) -> None:
+        self.weight, self.bias, self.slot = pack(_rows(conv)), _array(conv.bias), slot
+        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
+
+    def __call__(self, x: Map) -> Array:
+        n, channels = len(x.data), x.data.shape[3]
+        high, broad = (-(-size // self.stride) for size in (x.height, x.width))
+        # the odd pixel of padding last
+        (start,) = {1 - max(0, (half - 1) * self.stride + self.kernel - size) // 2
+                    for half, size in ((high, x.height), (broad, x.width))}  # fmt: skip
+        pixels, depth = high * broad, self.kernel**2 * channels
+        some = max(1, GATHERED // (4 * depth * pixels))
+        rows = scratch("neighbours", sixes(some * pixels), depth)
+        out = scratch(self.slot, n * pixels + ROWS, len(self.bias))
+        gather_and_multiply(
+            x.flat, x.data.shape, self.kernel, self.stride, start, high, broad, some,
+            rows.reshape(-1), self.weight, self.bias, out.reshape(-1),
+        )  # fmt: skip
+        return out[: n * pixels].reshape(n, high, broad, -1)
 
 
 class _Strided:
-    """A 3x3 convolution of stride 2, the odd pixel of padding last."""
+    """A 3x3 convolution of stride 2."""
 
     def __init__(self, conv: Any) -> None:
-        self.product = Product(_rows(conv), _array(conv.bias), "strided")
+        self.direct = _Direct(conv, "strided")
 
-    def __call__(self, x: Map) -> Map:
-        n, channels = len(x.data), x.data.shape[3]
-        high, broad = -(-x.height // 2), -(-x.width // 2)
-        starts = {1 - max(0, (half - 1) * 2 + 3 - size) // 2
-                  for half, size in ((high, x.height), (broad, x.width))}  # fmt: skip
-        (start,) = starts
-        rows = scratch("neighbours", sixes(n * high * broad), 9 * channels)
-        gather(x.flat, x.data.shape, 3, 2, start, high, broad, rows.reshape(-1))
-        made = self.product(rows, n * high * broad).reshape(n, high, broad, -1)
-        out = room("halved", n, high, broad, made.shape[3], THIRD)
+    def __call__(self, x: Map, bent: Bend, added: Sums) -> Map:
+        shape = x.data.shape
+        y = Map(scratch("response", *shape), x.height, x.width)
+        bend(
+            x.flat, shape, x.height, x.width, bent.scale.reshape(-1), bent.shift, bent.least,
+            y.flat,
+        )  # fmt: skip
+        made = self.direct(y)
+        n, high, broad, channels = made.shape
+        out = room("halved", n, high, broad, channels, THIRD)
         out.data[:, 1 : 1 + high, 1 : 1 + broad] = made
         clear_border(out.flat, out.data.shape, high, broad)
+        sums(
+            out.flat, out.data.shape, high, broad, added.plain.reshape(-1),
+            added.square.reshape(-1),
+        )  # fmt: skip
         return out
 
 
 class _Block:
-    """A residual block, a map -> a map."""
+    """A residual block, a map and its sums -> a map and its sums."""
 
     def __init__(self, block: ResponseBlock, m: int, slot: str) -> None:
         self.slot = slot
         self.first, self.second = _Response(block.first), _Response(block.second)
-        self.stride = block.conv.stride[0]
         self.conv = (
             Conv3(_array(block.conv.weight), _array(block.conv.bias), m, "inner")
-            if self.stride == 1
+            if block.conv.stride[0] == 1
             else _Strided(block.conv)
         )
         self.widen = Conv3(_array(block.widen.weight), _array(block.widen.bias), m, "wide")
         self.place = _array(block.weigh.place.weight).reshape(-1)
         self.offset = np.float32(_array(block.weigh.place.bias)[0])
         self.squeeze, self.excite = block.weigh.squeeze, block.weigh.excite
-        self.short = Product(_rows(block.shortcut), _array(block.shortcut.bias), "short")
+        self.short = _Direct(block.shortcut, "short")
 
-    def __call__(self, x: Map) -> Map:
-        n, channels = len(x.data), x.data.shape[3]
-        u = self.widen(self.second(self.conv(self.first(x))))
-        shape, pixels = u.data.shape, u.height * u.width
-        plain, square = (np.empty((n, shape[3]), np.float32) for _ in range(2))
-        sums(u.flat, shape, u.height, u.width, plain.reshape(-1), square.reshape(-1))
-        mean = torch.from_numpy(plain / np.float32(pixels))
+    def __call__(self, x: Map, added: Sums) -> tuple[Map, Sums]:
+        n, channels = added.plain.shape
+        inner, outer = _sums(n, channels), _sums(n, self.widen.outputs)
+        y = self.conv(x, self.first(added, x.height * x.width), inner)
+        u = self.widen(y, self.second(inner, y.height * y.width), outer)
+        mean = torch.from_numpy(outer.plain / np.float32(u.height * u.width))
         channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean)))).numpy()
-        rows = scratch("seen", sixes(n * pixels), channels)
-        gather(x.flat, x.data.shape, 1, self.stride, 1, u.height, u.width, rows.reshape(-1))
-        short = self.short(rows, n * pixels)
-        out = Map(scratch(self.slot, *shape), u.height, u.width)
+        out = Map(scratch(self.slot, *u.data.shape), u.height, u.width)
         weigh_and_add(
-            u.flat, shape, u.height, u.width, self.place, self.offset, channel.reshape(-1),
-            short.reshape(-1), out.flat,
+            u.flat, u.data.shape, u.height, u.width, self.place, self.offset, channel.reshape(-1),
+            self.short(x).reshape(-1), out.flat, outer.plain.reshape(-1),
+            outer.square.reshape(-1),
         )  # fmt: skip
-        return out
+        return out, outer
 
 
 class _Complex:
@@ -205,12 +233,15 @@ class _Complex:
             height, width = -(-height // 2), -(-width // 2)
         half = room("half", n, height, width, self.conv2.outputs, THIRD)
         for i in range(0, n, MIDDLE):
-            x = self.block2(self.conv2(self._early(pixels[i : min(i + MIDDLE, n)])))
+            whole = self._early(pixels[i : min(i + MIDDLE, n)])
+            added = _sums(len(whole.data), self.conv2.outputs)
+            x, _ = self.block2(self.conv2(whole, added=added), added)
             _halved(x, Map(half.data[i : i + MIDDLE], height, width))
-        x = self.block5(self.block4(self.block3(self.conv3(half))))
-        plain, square = (np.empty((n, x.data.shape[3]), np.float32) for _ in range(2))
-        sums(x.flat, x.data.shape, x.height, x.width, plain.reshape(-1), square.reshape(-1))
-        z = self.out(torch.from_numpy(plain / np.float32(x.height * x.width)))
+        added = _sums(n, self.conv3.outputs)
+        x = self.conv3(half, added=added)
+        for block in (self.block3, self.block4, self.block5):
+            x, added = block(x, added)
+        z = self.out(torch.from_numpy(added.plain / np.float32(x.height * x.width)))
         return (z[:, 1] - z[:, 0]).double().numpy()
 
 
