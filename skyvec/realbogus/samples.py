@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from skyvec.batches import hash_uniform
 from skyvec.nn.labels import UNLABELLED
-from skyvec.prep.stamps import crop, mask_sentinels, normalise
+from skyvec.prep.stamps import crop, is_whole, mask_sentinels, normalise
 from skyvec.realbogus.train import Draw, Samples
 from skyvec.schema import Catalog, Stamps
 from skyvec.store import append_objects, create_survey, iterate_objects, object_shards
@@ -50,14 +50,16 @@ def faults(pixels: NDArray[np.float32], side: int) -> NDArray[np.str_]:
     Returns:
         Shape (n,).
     """
-    known = np.isfinite(mask_sentinels(crop(pixels, side)))
+    seen = crop(pixels, side)
+    reason = np.full(len(pixels), "", dtype="<U48")
+    holed = np.flatnonzero(~is_whole(seen))  # most have nothing to be counted
+    known = np.isfinite(mask_sentinels(seen[holed]))
     share = known.mean((2, 3))
     middle = side // 2
     centre = known[:, 2, middle - 1 : middle + 2, middle - 1 : middle + 2].any((1, 2))
-    reason = np.full(len(pixels), "", dtype="<U48")
-    reason[~centre] = "nothing measured at the detection"
+    reason[holed[~centre]] = "nothing measured at the detection"
     for i, channel in enumerate(("new", "reference", "difference")):
-        reason[share[:, i] < LEAST_MEASURED] = f"most of the {channel} is missing"
+        reason[holed[share[:, i] < LEAST_MEASURED]] = f"most of the {channel} is missing"
     return reason
 
 

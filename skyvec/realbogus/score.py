@@ -28,6 +28,7 @@ from skyvec.store import (
     clean,
     lock,
     object_shards,
+    read_ahead,
     read_manifest,
     read_stamp_block,
     sha256,
@@ -104,7 +105,7 @@ def score_block(
     rows = np.flatnonzero(reason == "")
     ready: NDArray[np.float32] | None = None
     if screen is not None and len(rows):
-        ready = normalise(pixels[rows], screen.scale, side=screen.side)
+        ready = normalise(_of(pixels, rows), screen.scale, side=screen.side)
         screened[rows] = screen.engine(ready)
         go_on = screened[rows] >= pass_at
         reason[rows[~go_on]] = "screened"
@@ -113,9 +114,14 @@ def score_block(
         ready = ready[go_on] if same else None
     if len(rows):
         if ready is None:
-            ready = normalise(pixels[rows], judge.scale, side=judge.side)
+            ready = normalise(_of(pixels, rows), judge.scale, side=judge.side)
         score[rows] = judge.engine(ready)
     return Scored(score, screened, reason)
+
+
+def _of(pixels: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Some of the stamps, not copied if they are all."""
+    return pixels if len(rows) == len(pixels) else pixels[rows]
 
 
 def screen_threshold(
@@ -225,6 +231,7 @@ def score_survey(
 
         def begin(shard: dict[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
             file = shard["file"]
+            read_ahead(survey, file)
             return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
 
         ahead = begin(left[0]) if left else []

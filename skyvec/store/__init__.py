@@ -59,6 +59,7 @@ from skyvec.store.rejects import finished_items as finished_items
 from skyvec.store.rejects import read_rejects as read_rejects
 from skyvec.store.rejects import rejected_items as rejected_items
 from skyvec.store.rejects import withdraw_rejects as withdraw_rejects
+from skyvec.store.stamps import read_ahead as read_ahead
 from skyvec.store.stamps import read_stamp_block as read_stamp_block
 from skyvec.store.stamps import stamp_blocks as stamp_blocks
 from skyvec.store.surveys import check_survey as check_survey

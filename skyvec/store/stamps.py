@@ -1,5 +1,6 @@
 """Stamps as little-endian bytes with their shape, and the sensor, exposure and object of each."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,17 @@ def stamp_blocks(survey: Path, file: str, least: int) -> list[list[int]]:
             blocks.append([])
             rows = 0
     return [block for block in blocks if block]
+
+
+def read_ahead(survey: Path, file: str) -> None:
+    """Ask the system to fetch a shard from the disk while something else is computed.
+
+    It fetches into memory that it takes back when that is needed. Where a system cannot be asked
+    (macOS, Windows) nothing happens.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with (objects_folder(survey) / file).open("rb") as shard:
+            os.posix_fadvise(shard.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def read_stamp_block(
