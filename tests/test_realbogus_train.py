@@ -98,6 +98,19 @@ def test_a_field_seen_every_night_loses_its_twins():
     assert 0 < free.sum() < (parts == 0).sum()
 
 
+def test_a_small_part_is_like_the_others():
+    # exposures of many detections, and of one each: both kinds in every part
+    e = np.array(
+        [f"large{k}" for k in np.repeat(np.arange(40), 60)] + [f"{k}" for k in range(999)]
+    )
+    o = np.array([f"o{k}" for k in range(len(e))])
+    parts = divide(o, e, [0.94, 0.06])
+    large = np.char.startswith(e, "large")
+    for k in range(2):
+        assert large[parts == k].mean() == pytest.approx(large.mean(), abs=0.2)
+    assert (parts == 1).mean() == pytest.approx(0.06, abs=0.005)
+
+
 def test_what_cannot_be_divided_is_refused():
     with pytest.raises(SplitError, match="exposures cannot"):
         divide(*random_links(50, 1, 2), [0.2] * 5)

@@ -49,7 +49,7 @@ def divide(
 
     Returns:
         Part of each sample, 0 to len(fractions) - 1, shape (n,); the largest sets are placed
-        first, each where most is missing.
+        first, each where the largest share is missing.
 
     Raises:
         SplitError: There are fewer exposures than parts.
@@ -68,7 +68,9 @@ def divide(
     missing = np.array(fractions) * len(unit)
     place = np.empty(len(sizes), np.int64)
     for i in np.lexsort((keys, -sizes)):
-        place[i] = np.argmax(missing)
+        # as a share of the part: a small one would otherwise be given the last units alone, the
+        # smallest, which are not like the others
+        place[i] = np.argmax(missing / fractions)
         missing[place[i]] -= sizes[i]
     return place[unit]
 
