@@ -27,7 +27,8 @@ from scipy.special import ndtr
 from skyvec.prep.frames import FrameError
 from skyvec.prep.subtract import alard_lupton, detect, fit_kernel, matched_filter, zogy
 from skyvec.realbogus.frames import prepare_pair, subtract_pair
-from skyvec.sim.stamps import simulate_stamps, visits
+from skyvec.sim.stamps import simulate_stamps
+from skyvec.sim.visits import visits
 
 SIDE = 384
 NOISE = {"noise_new": 10.0, "noise_reference": 4.0}

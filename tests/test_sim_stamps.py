@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from skyvec.sim import frames
+from skyvec.sim.detections import cut, detect, tell
 from skyvec.sim.frames import (
     BOGUS_KINDS,
     CAUSES,
@@ -16,17 +17,8 @@ from skyvec.sim.frames import (
     Artefacts,
     Sources,
 )
-from skyvec.sim.stamps import (
-    ON_STAR,
-    cut,
-    detect,
-    draw_field,
-    flip_labels,
-    make_visit,
-    simulate_stamps,
-    tell,
-    visits,
-)
+from skyvec.sim.stamps import flip_labels, simulate_stamps
+from skyvec.sim.visits import ON_STAR, draw_field, make_visit, visits
 
 RNG = np.random.default_rng
 
