@@ -4,6 +4,7 @@ The only place where the schema's arrays become tensors. Choices are made by has
 position, so that they do not change when a survey grows or is stored in other shards.
 """
 
+import ctypes
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from skyvec.schema import Images, LightCurves, Strings, take_ragged
 from skyvec.store import find_images, iterate_objects, read_catalog, survey_bands
 
 SPLITS = ("train", "valid", "test")
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
+"""As malloc.h of glibc numbers them."""
 POOL = 8
 """Training batches are slices of this many batches' worth of curves ordered by length."""
 
@@ -471,6 +474,24 @@ def use_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_memory() -> bool:
+    """Let memory that is freed stay with the process; for one that does nothing but train.
+
+    glibc gives arrays of more than 32 MB back to the system at once and has them zeroed anew,
+    page by page, when the next one is asked for: with convolutions of images that can take as
+    long as the step itself. Nothing changes with another C library.
+
+    Returns:
+        Whether it was told.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc, or not even POSIX
+        return False
+    # both: no array by a mapping of its own, and no end of the heap given back
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
 
 
 def length_buckets(

@@ -1,5 +1,8 @@
 """Contract: choices depend on ids alone; batches are whole, similar in length and fair."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +134,30 @@ def test_draw_batch_is_fair_and_of_similar_lengths():
     assert np.mean(spread) < 250  # a plain draw of five spreads over 660
     rows = batches.draw_batch(lengths, 50, 2_000, np.random.default_rng(1))
     assert len(rows) == 1 or len(rows) * lengths[rows].max() <= 2_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults of Linux")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    # in a process of its own, because what malloc is told cannot be taken back
+    program = """
+import resource, sys
+import numpy as np
+from skyvec.batches import keep_memory
+told = keep_memory() if sys.argv[1] == "keep" else True
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(8_000_000)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(told, faults[-1])
+"""
+    found = {}
+    for how in ("keep", "give"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, how], capture_output=True, text=True, check=True
+        )
+        told, faults = done.stdout.split()
+        if told != "True":
+            pytest.skip("a C library other than glibc")
+        found[how] = int(faults)
+    assert found["keep"] == 0 < found["give"]

@@ -62,6 +62,7 @@ def adapt(
     survey=decals`. The model then keeps that survey's one scaling of pixels.
     """
     # late: torch and scikit-learn would slow `--help` down
+    from skyvec.batches import keep_memory
     from skyvec.checkpoint import Training
     from skyvec.studies.adaptation import Part, compare
     from skyvec.studies.adaptation import adapt as adapt_model
@@ -88,6 +89,7 @@ def adapt(
         validate_every=max(1, steps // 8),
         seed=seed,
     )
+    keep_memory()
     with bar("adapting") as progress:
         after = adapt_model(
             sides[0],

@@ -101,6 +101,7 @@ def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
 
 def _galaxies(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     # late: torch and Matplotlib would slow `--help` down
+    from skyvec.batches import keep_memory
     from skyvec.checkpoint import Training, read_recipe
     from skyvec.encode import encode
     from skyvec.report.findings import findings
@@ -118,6 +119,7 @@ def _galaxies(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     tell(f"simulating {n:,} galaxies, each seen by two telescopes, into {first} and {second}")
     with bar("simulating") as progress:
         galaxies(first, n, pair=second, seed=seed, progress=progress)
+    keep_memory()
     tables = read_recipe(recipe)
     tables["train"] |= {"steps": steps, "validate_every": max(1, steps // 5)}
     tell(f"training {tables['model']['name']} for {steps:,} steps on the first, without labels")

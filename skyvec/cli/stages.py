@@ -165,9 +165,11 @@ def train(
     """
     path = find_recipe(recipe)
     # late: torch would slow `--help` down
+    from skyvec.batches import keep_memory
     from skyvec.checkpoint import read_recipe
     from skyvec.train import train as train_model
 
+    keep_memory()
     with bar("training") as progress:
         folder = train_model(
             survey,

@@ -43,6 +43,7 @@ def sweep(
     except ValueError:
         raise ValueError(f"--widths {widths} must be whole numbers such as 8,16,40") from None
     # late: torch and Matplotlib would slow `--help` down
+    from skyvec.batches import keep_memory
     from skyvec.checkpoint import read_recipe
     from skyvec.report.pictures import png
     from skyvec.store import answers_folder, write_atomic, write_table
@@ -53,6 +54,7 @@ def sweep(
     tables = read_recipe(path)
     if steps:
         tables["train"] |= {"steps": steps, "validate_every": max(1, steps // 5)}
+    keep_memory()
     with bar("sweeping") as progress:
 
         def step(width: int, state: Progress) -> None:

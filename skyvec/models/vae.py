@@ -93,13 +93,16 @@ class Vae(nn.Module):
 
     def moments(self, batch: Frames) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code of each image, (n, latent) each."""
-        seen = self.encoder(batch.pixels.where(batch.mask, 0.0)).flatten(1)
+        given = batch.pixels.where(batch.mask, 0.0).contiguous(memory_format=torch.channels_last)
+        seen = self.encoder(given).flatten(1)
         return self.to_mean(seen), self.to_log_variance(seen)
 
     def decode(self, code: Tensor) -> Tensor:
         """Draw the images of codes (n, latent), (n, C, size, size)."""
         cells = self.from_latent(code).view(-1, CHANNELS[-1], self.cells, self.cells)
-        return functional.relu(self.decoder(cells))
+        # channels innermost: the same numbers, in half the time on a processor
+        cells = cells.contiguous(memory_format=torch.channels_last)
+        return functional.relu(self.decoder(cells)).contiguous()
 
     def loss(self, batch: Frames, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of the image drawn from a random code, and k times the KL divergence."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from skyvec import store
 from skyvec.batches import frames, image_training_set, use_threads
@@ -105,19 +106,30 @@ def what_is_kept(survey: Path, name: str, part: str) -> Kept:
     if not reconstructs(loaded.model):
         raise ValueError(f"{loaded.recipe['model']['name']} draws nothing; choose a VAE")
     pixels, _, parts = image_training_set(survey, **loaded.recipe["data"])
-    own = pixels[parts == part]
-    squares, alike = [], []
+    return kept_by(loaded.model, pixels[parts == part])
+
+
+def kept_by(model: Any, pixels: NDArray[np.float32]) -> Kept:
+    """Compare images with what a model draws of their codes.
+
+    Args:
+        model: With ``code`` and ``decode``.
+        pixels: As the model sees them, (n, C, Y, X); NaN where not measured.
+
+    Returns:
+        Means over the images; NaN of none.
+    """
+    squares, alike = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for start in range(0, len(own), IMAGE_BATCH):
-            batch = frames(own[start : start + IMAGE_BATCH])
-            drawn = loaded.model.decode(loaded.model.code(batch))
+        for start in range(0, len(pixels), IMAGE_BATCH):
+            batch = frames(pixels[start : start + IMAGE_BATCH])
+            drawn = model.decode(model.code(batch))
             squares.append(frame_mean((drawn - batch.pixels).square(), batch).numpy())
             alike.append(ssim(drawn, batch.pixels, batch.mask).numpy())
-    none = [np.full(1, np.nan, np.float32)]
+    if not len(pixels):
+        return Kept(np.nan, np.nan, 0)
     return Kept(
-        float(np.concatenate(squares or none).mean()),
-        float(np.concatenate(alike or none).mean()),
-        len(own),
+        float(np.concatenate(squares).mean()), float(np.concatenate(alike).mean()), len(pixels)
     )
 
 
