@@ -10,8 +10,10 @@ from skyvec.nn.labels import (
     adversarial_direction,
     cross_entropy,
     divergence,
+    domain_distance,
     exp_cross_hinge,
     local_smoothness,
+    target_share,
 )
 
 
@@ -153,3 +155,49 @@ def test_confident_and_constant_networks_leave_a_unit_direction():
         found = adversarial_direction(network, x, network(x), generator())
         assert torch.allclose(found.flatten(1).norm(dim=1), torch.ones(4), atol=1e-5)
         assert torch.isfinite(local_smoothness(network, x, generator()))
+
+
+def two_domains(share, seed=0, n=400, shift=0.0):
+    """Features of two classes 3 apart, and the log-odds of the second domain under even shares."""
+    rng = generator(seed)
+    label = (torch.arange(n) < n // 2).long()
+    one = torch.randn(n, 2, generator=rng) + 3.0 * label[:, None]
+    of_other = torch.arange(n) < round(share * n)
+    other = torch.randn(n, 2, generator=rng) + 3.0 * of_other[:, None]
+    # log N(x | 3) - log N(x | 0) of the sum of both, known where nothing is shifted
+    return one, label, other + shift, 3 * other.sum(1) - 9
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.7])
+def test_the_share_of_ones_is_told_by_the_scores(share):
+    _, _, _, score = two_domains(share, n=2000)
+    assert float(target_share(score, 0.5)) == pytest.approx(share, abs=0.015)
+    # learnt under another share, the log-odds are higher by its own
+    moved = score + math.log(0.8 / 0.2)
+    assert float(target_share(moved, 0.8)) == pytest.approx(share, abs=0.015)
+    assert 0 < float(target_share(torch.full((10,), -50.0), 0.5)) <= 0.05 + 1e-9
+
+
+def test_only_a_distance_that_knows_of_shares_is_zero_where_shares_alone_differ():
+    found = {match: [] for match in ("class", "share", "whole")}
+    for seed in range(8):
+        for match, values in found.items():
+            one, label, other, score = two_domains(0.1, seed)
+            values.append(float(domain_distance(one, label, other, score, match=match)))
+    mean = {match: sum(values) / 8 for match, values in found.items()}
+    assert abs(mean["class"]) < 0.01 and abs(mean["share"]) < 0.01 < 0.2 < mean["whole"]
+    # and all see that the other instrument shifts everything
+    one, label, other, score = two_domains(0.1, shift=1.0)
+    for match in found:
+        assert float(domain_distance(one, label, other, score, match=match)) > 0.1
+
+
+def test_a_distance_of_what_is_not_there_is_zero():
+    one, label, other, score = two_domains(0.5, n=8)
+    assert float(domain_distance(one, torch.zeros(8).long(), other, score)) == 0
+    assert float(domain_distance(one, torch.full((8,), UNLABELLED), other, score)) == 0
+    assert float(domain_distance(one, label, other[:1], score[:1])) == 0
+    # nothing in the other domain looks like a one: the ones are left alone
+    x = one.clone().requires_grad_()
+    domain_distance(x, label, other - 40, torch.full((8,), -60.0)).backward()
+    assert not x.grad[label == 1].any() and x.grad[label == 0].any()

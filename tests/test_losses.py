@@ -116,6 +116,27 @@ def test_mmd_agrees_with_a_slow_double_loop():
     assert float(got) == pytest.approx(wanted, abs=1e-12)
 
 
+def test_weighted_mmd_agrees_with_a_slow_double_loop():
+    rng = np.random.default_rng(3)
+    sets = [rng.normal(size=(6, 2)), rng.normal(0.5, 1, (8, 2))]
+    weights = [rng.uniform(0, 2, len(x)) * (rng.uniform(size=len(x)) > 0.2) for x in sets]
+
+    def mean(i, j):
+        above = below = 0.0
+        for a, (x, v) in enumerate(zip(sets[i], weights[i])):
+            for b, (y, w) in enumerate(zip(sets[j], weights[j])):
+                if i != j or a != b:
+                    above += v * w * math.exp(-((x - y) ** 2).sum() / (2 * 1.3**2))
+                    below += v * w
+        return above / below
+
+    got = losses.mmd2(
+        *map(torch.tensor, sets), width=1.3, bandwidths=(1.0,),
+        weights=tuple(map(torch.tensor, weights)),
+    )  # fmt: skip
+    assert float(got) == pytest.approx(mean(0, 0) + mean(1, 1) - 2 * mean(0, 1), abs=1e-12)
+
+
 def test_mmd_has_zero_mean_under_the_null_and_sees_a_shift():
     draws = torch.randn(400, 2, 12, 4, generator=torch.Generator().manual_seed(0))
     null = torch.stack([losses.mmd2(x, y, width=2.5) for x, y in draws])

@@ -1,6 +1,7 @@
 """Contract and truth: training with doubtful labels, splits that share nothing, suspects."""
 
 import tomllib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from scipy.special import expit
 
 from skyvec.checkpoint import CheckpointError, RecipeError
-from skyvec.nn.labels import UNLABELLED
+from skyvec.nn.labels import MATCHES, UNLABELLED
+from skyvec.nn.losses import mmd2
 from skyvec.realbogus import metrics, suspects
+from skyvec.realbogus import train as rb_train
 from skyvec.realbogus.folds import SplitError, apart, clumps, divide
 from skyvec.realbogus.train import (
     Draw,
@@ -155,9 +158,11 @@ def test_the_gradient_is_the_weighted_sum_of_those_of_the_parts():
 
 def test_the_weights_as_released_are_those_of_the_wrong_key():
     assert Loss(ce=0.1, ech=1.0, lds=0.1, as_released=True).weights() == {
-        "ce": 0.1, "ech": 0.1, "lds": 1.0,
+        "ce": 0.1, "ech": 0.1, "lds": 1.0, "mmd": 0.0,
     }  # fmt: skip
-    assert Loss(ce=0.1, ech=1.0, lds=0.1).weights() == {"ce": 0.1, "ech": 1.0, "lds": 0.1}
+    assert Loss(ce=0.1, ech=1.0, lds=0.1, mmd=2.0).weights() == {
+        "ce": 0.1, "ech": 1.0, "lds": 0.1, "mmd": 2.0,
+    }  # fmt: skip
 
 
 def test_drop_out_is_off_while_smoothness_is_measured_and_on_again_after():
@@ -225,6 +230,107 @@ def test_unlabelled_samples_change_only_the_smoothness(tmp_path):
     )[2]
     assert plain["stamps"]["unlabelled"] == 0 < smooth["stamps"]["unlabelled"]
     assert "valid_lds" in smooth["history"][0] and "valid_lds" not in plain["history"][0]
+
+
+def another_camera(n=300, seed=5, share=0.5):
+    """The same sky behind other optics: blurred, offset, noisier; a share of the stamps real."""
+    found = made_up(n * 4, seed=seed)
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(found.label == k) for k in (0, 1)]
+    n_real = round(share * n)
+    found = found.take(np.sort(np.concatenate([rows[0][: n - n_real], rows[1][:n_real]])))
+    blurred = sum(np.roll(found.pixels, (i, j), (2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1))
+    pixels = 0.15 * blurred + 0.02 * rng.standard_normal(blurred.shape) - 0.3
+    ids = np.array([f"b{key}" for key in found.id])
+    return Samples(ids, pixels.astype(np.float32), found.label, found.detector, ids, ids)
+
+
+ADAPTED = {**SMALL, "loss": {"mmd": 1.0}}
+
+
+def test_adapting_brings_the_features_of_two_cameras_together(tmp_path):
+    ours, theirs = made_up(400), another_camera(400)
+    blind = theirs.with_label(np.full(400, UNLABELLED))
+    fresh, distance, area = another_camera(400, seed=8), {}, {}
+    for name, recipe, target in (("plain", SMALL, None), ("adapted", ADAPTED, blind)):
+        net, _, scores = load(train_on(ours, recipe, tmp_path / name, target=target))
+        with torch.no_grad():
+            codes = [net.features(torch.from_numpy(s.pixels)) for s in (ours, fresh)]
+        distance[name] = float(mmd2(*codes))
+        area[name] = metrics.auc(scores_of(net, fresh.pixels), fresh.label)
+    assert distance["adapted"] < distance["plain"] / 2
+    assert min(area.values()) > 0.98
+    assert scores["stamps"]["target"] == 340 and "valid_mmd" in scores["history"][0]
+    # labels of the target are not looked at
+    again = load(train_on(ours, ADAPTED, tmp_path / "labelled", target=theirs))[0]
+    assert np.array_equal(scores_of(again, fresh.pixels), scores_of(net, fresh.pixels))
+
+
+def test_an_adaptation_that_was_killed_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    ours, theirs = made_up(200), another_camera(100)
+    recipe = {**ADAPTED, "train": {**SMALL["train"], "steps": 12, "validate_every": 4}}
+    whole = train_on(ours, recipe, tmp_path / "whole", target=theirs)
+
+    class Killed(Exception):
+        pass
+
+    def kill(at):
+        if at.step == 7:
+            raise Killed
+
+    monkeypatch.setattr(rb_train, "fit", partial(rb_train.fit, save_every=0))
+    with pytest.raises(Killed):
+        train_on(ours, recipe, tmp_path / "killed", target=theirs, progress=kill)
+    assert (tmp_path / "killed" / "training" / "state.safetensors").exists()
+    resumed = train_on(ours, recipe, tmp_path / "killed", target=theirs)
+    for name in ("weights.safetensors", "target.parquet"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+    with pytest.raises(CheckpointError):  # another target is other data
+        train_on(ours, recipe, tmp_path / "whole", target=another_camera(100, seed=6))
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_the_gradient_of_the_distance_moves_source_and_target(match):
+    objective = Objective(build(complete(SMALL)), Loss(mmd=1.0, match=match))
+    batch = batch_of(made_up(32), np.arange(32))
+    _, learnt = objective.loss(batch._replace(target=batch.x), torch.Generator())
+    assert learnt["mmd"] == 0 < learnt["ce"]  # nothing is matched before labels are learnt
+    optimiser = torch.optim.Adam(objective.parameters(), 5e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        objective.loss(batch, torch.Generator())[0].backward()
+        optimiser.step()
+    x = torch.from_numpy(another_camera(32).pixels).requires_grad_()
+    batch = batch._replace(x=batch.x.requires_grad_(), target=x)
+    total, parts = objective.loss(batch, torch.Generator().manual_seed(3))
+    mmd = objective.parts(batch, torch.Generator().manual_seed(3))["mmd"]
+    mmd.backward()
+    assert x.grad.abs().sum() > 0 and batch.x.grad.abs().sum() > 0
+    assert float(total.detach()) == pytest.approx(float(parts["ce"] + parts["mmd"]))
+    # without a target the term is none, and nothing else changes
+    plain, found = objective.loss(batch._replace(target=None), torch.Generator().manual_seed(3))
+    assert set(found) == {"ce"} and float(plain.detach()) == pytest.approx(float(parts["ce"]))
+
+
+def test_smoothness_is_asked_of_the_target_too():
+    objective = Objective(build(complete(SMALL)), Loss(ce=0.5, lds=0.5, length=1.0))
+    batch, theirs = batch_of(made_up(32), np.arange(32)), another_camera(32)
+    both = batch._replace(target=torch.from_numpy(theirs.pixels))
+    one, two = (objective.loss(b, torch.Generator().manual_seed(3))[1] for b in (batch, both))
+    assert one["ce"] == two["ce"] and one["lds"] != two["lds"] and "mmd" not in two
+
+
+def test_a_target_without_a_use_and_a_use_without_a_target_are_refused(tmp_path):
+    ours, theirs = made_up(100), another_camera(40)
+    with pytest.raises(ValueError, match="--target"):
+        train_on(ours, ADAPTED, tmp_path / "m")
+    with pytest.raises(ValueError, match="no part in this loss"):
+        train_on(ours, SMALL, tmp_path / "m", target=theirs)
+    with pytest.raises(ValueError, match="too few"):
+        train_on(ours, ADAPTED, tmp_path / "m", target=theirs.take(np.arange(9)))
+    with pytest.raises(ValueError, match="choose from class"):
+        complete({**SMALL, "loss": {"mmd": 1.0, "match": "label"}})
+    assert "mmd" not in complete(SMALL)["loss"]  # recipes of before stay as they were
 
 
 def test_recipes_and_samples_that_mean_nothing_are_refused(tmp_path):

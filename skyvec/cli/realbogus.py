@@ -53,6 +53,14 @@ def train(
         Path | None,
         typer.Option(help="CSV of a person's verdicts; they stand above all.", show_default=False),
     ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            help="Survey of another instrument to adapt to, without labels; the recipe's [loss] "
+            "mmd says how strongly.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = 0,
     device: Device = "cpu",
 ) -> None:
@@ -71,6 +79,7 @@ def train(
             treatment=suspects,
             doubts=doubts,
             verdicts=verdicts,
+            target=target,
             progress=progress.follow,
             threads=threads or None,
             device=device,

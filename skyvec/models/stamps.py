@@ -54,15 +54,23 @@ class Simple(nn.Module):
     def _half(self, n: int) -> int:
         return -(-n // 2) if self.keeps_border else n // 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, side, side) -> (n, 2)."""
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer weighs: (n, 3, side, side) -> (n, 2 width)."""
         for conv in (self.one, self.two):
             x = functional.relu(conv(x))
             x = functional.max_pool2d(x, 2, ceil_mode=self.keeps_border)
         x = self.drop(x).flatten(1)
         for dense in self.dense:
             x = functional.relu(dense(x))
-        return self.out(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, 2)."""
+        return self.head(self.features(x))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Features -> logits, (n, 2)."""
+        return self.out(features)
 
 
 class Complex(nn.Module):
@@ -95,15 +103,23 @@ class Complex(nn.Module):
         self.out = nn.Linear(8 * w, 2)
         glorot(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, side, side) -> (n, 2)."""
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer weighs: (n, 3, side, side) -> (n, 8 width)."""
         for conv in self.stem:
             x = functional.relu(conv(x))
         x = functional.max_pool2d(x, 2, ceil_mode=True)
         x = self.block2(functional.relu(self.conv2(x)))
         x = functional.max_pool2d(x, 2, ceil_mode=True)
         x = self.block3(functional.relu(self.conv3(x)))
-        return self.out(self.block5(self.block4(x)).mean((2, 3)))
+        return self.block5(self.block4(x)).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, 2)."""
+        return self.head(self.features(x))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Features -> logits, (n, 2)."""
+        return self.out(features)
 
 
 class Vgg6(nn.Module):
@@ -132,15 +148,22 @@ class Vgg6(nn.Module):
         self.drops = nn.ModuleList([nn.Dropout(p * dropout) for p in (1, 1, 2)])
         glorot(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, side, side) -> (n, 2)."""
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer weighs: (n, 3, side, side) -> (n, 16 width)."""
         for convs, pool, drop in ((self.one, 2, 0), (self.two, 4, 1)):
             for conv in convs:
                 x = functional.relu(conv(x))
             x = self.drops[drop](functional.max_pool2d(x, pool))
         # rows of the flattened map in the order (y, x, channel) of the published weights
-        x = functional.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
-        return functional.pad(self.out(self.drops[2](x)), (1, 0))
+        return functional.relu(self.dense(x.permute(0, 2, 3, 1).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, 2)."""
+        return self.head(self.features(x))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Features -> logits, (n, 2)."""
+        return functional.pad(self.out(self.drops[2](features)), (1, 0))
 
 
 def braai_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Scores are differences of two logits, s = z_1 - z_0, so that p(1|x) = 1 / (1 + e
 1, 0, or ``UNLABELLED``; a sample without a label enters the smoothness alone.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from skyvec.nn.losses import median_distance, mmd2
 
 UNLABELLED = -1
 PAIRS = 1 << 22
@@ -24,11 +27,13 @@ class Labelled(NamedTuple):
         x: Inputs as the network sees them, float32, (n, ...).
         label: 1, 0 or ``UNLABELLED``, int64, (n,).
         weight: Of each sample in the cross-entropy, >= 0, float32, (n,).
+        target: Unlabelled inputs of another domain that the classifier is adapted to, (m, ...).
     """
 
     x: Tensor
     label: Tensor
     weight: Tensor
+    target: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -37,7 +42,9 @@ class Labelled(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Labelled":
         """Move all tensors to a device."""
-        return Labelled(*(part.to(device) for part in self))
+        x, label, weight = (part.to(device) for part in (self.x, self.label, self.weight))
+        target = None if self.target is None else self.target.to(device)
+        return Labelled(x, label, weight, target)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -215,3 +222,93 @@ def local_smoothness(
         p = functional.log_softmax(clean, 1)
         each = each - (p.exp() * p).sum(1)
     return each.mean()
+
+
+# --- two domains ------------------------------------------------------------------------------
+
+MATCHES = ("class", "share", "whole")
+"""How labelled features are weighted against unlabelled ones: see :func:`domain_distance`."""
+ROUNDS = 20
+
+
+def target_share(score: Tensor, share: Tensor | float) -> Tensor:
+    """Share of ones among unlabelled samples, by expectation maximisation of the mixture.
+
+    q <- mean_i 1 / (1 + exp(-s_i - logit q + logit share)), from q = 1/2; kept one half of a
+    sample away from 0 and 1.
+
+    Args:
+        score: Log-odds of being 1 under ``share``, (m,).
+        share: Of ones where the scores were learnt, in (0, 1).
+
+    Returns:
+        q, scalar without gradient.
+
+    References:
+        Saerens, Latinne & Decaestecker 2002, Neural Comput. 14, 21.
+    """
+    s, least = score.detach().double(), 0.5 / len(score)
+    odds = torch.logit(torch.as_tensor(share, dtype=torch.float64))
+    q = torch.tensor(0.5, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        q = torch.sigmoid(s + torch.logit(q) - odds).mean().clamp(least, 1 - least)
+    return q.to(score.dtype)
+
+
+def domain_distance(
+    features: Tensor,
+    label: Tensor,
+    other: Tensor,
+    score: Tensor,
+    *,
+    match: str = "class",
+) -> Tensor:
+    """How far the features of an unlabelled domain are from those of the labelled one: MMD^2.
+
+    The two domains need not have the same share of ones, so that their features as a whole may
+    differ rightly. With q of :func:`target_share` and p_i the probability that an unlabelled
+    sample is 1 under q (constants to the gradient), by ``match``:
+
+    * ``class``: q MMD^2(ones, others by p_i) + (1 - q) MMD^2(zeros, others by 1 - p_i): each
+      class where it belongs, and of the weight it has in the other domain;
+    * ``share``: MMD^2(labelled weighted to a share q of ones, others);
+    * ``whole``: MMD^2(labelled, others), for domains of the same mixture.
+
+    Args:
+        features: Of the labelled domain, (n, d).
+        label: 1, 0 or ``UNLABELLED`` (left out), (n,).
+        other: Features of the unlabelled domain, (m >= 2, d).
+        score: z_1 - z_0 of the unlabelled samples, (m,).
+        match: Of ``MATCHES``.
+
+    Returns:
+        Scalar; 0 where a class has fewer than two labelled samples.
+
+    References:
+        Zhu et al. 2021, IEEE Trans. Neural Netw. Learn. Syst. 32, 1713 (by class).
+    """
+    if match not in MATCHES:
+        raise ValueError(f"match={match!r} is unknown; choose from {', '.join(MATCHES)}")
+    known = label != UNLABELLED
+    features, is_one = features[known], label[known] == 1
+    ones, zeros = features[is_one], features[~is_one]
+    if min(len(ones), len(zeros), len(other)) < 2:
+        return features.sum() * 0
+    if match == "whole":
+        return mmd2(features, other)
+    share = len(ones) / len(features)
+    q = target_share(score, share)
+    width = median_distance(features, other)
+    even = other.new_ones(len(other))
+    if match == "share":
+        weight = torch.where(is_one, q / share, (1 - q) / (1 - share))
+        return mmd2(features, other, width=width, weights=(weight, even))
+    odds = torch.logit(q.double()) - math.log(share / (1 - share))
+    p = torch.sigmoid(score.detach().double() + odds).to(other.dtype)
+    total = features.sum() * 0
+    for part, weight, mass in ((ones, p, q), (zeros, 1 - p, 1 - q)):
+        # none of the class may be there, and of pairs of a single one there is no mean
+        if weight.sum() >= 1 and weight.sum() ** 2 >= 2 * (weight * weight).sum():
+            own = part.new_ones(len(part))
+            total = total + mass * mmd2(part, other, width=width, weights=(own, weight))
+    return total

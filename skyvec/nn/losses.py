@@ -190,12 +190,14 @@ def mmd2(
     *,
     width: Tensor | float | None = None,
     bandwidths: Sequence[float] = BANDWIDTHS,
+    weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Squared maximum mean discrepancy of two samples, unbiased, with a sum of RBF kernels.
 
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j),
     k(a, b) = sum_h exp(-|a - b|^2 / (2 (h width)^2)). Its mean is 0 where both are drawn from one
-    distribution, so single values may be negative.
+    distribution, so single values may be negative. With weights all three are weighted means,
+    each pair by the product of its two.
 
     Args:
         one: x, (n >= 2, d).
@@ -203,6 +205,8 @@ def mmd2(
         width: Unit of the bandwidths; None = median distance of the two joined. No gradient
             goes through it.
         bandwidths: h.
+        weights: Of the rows of x and of y, >= 0, (n,) and (m,), at least two of each > 0; None =
+            all the same.
 
     Returns:
         Scalar.
@@ -225,11 +229,14 @@ def mmd2(
         square = (a[:, None] - b[None]).square().sum(2) / unit.to(a) ** 2
         return torch.stack([torch.exp(-square / (2 * h * h)) for h in bandwidths]).sum(0)
 
-    def among(a: Tensor) -> Tensor:
+    def among(a: Tensor, w: Tensor) -> Tensor:
         k = kernel(a, a)
-        return (k.sum() - k.diagonal().sum()) / (len(a) * (len(a) - 1))
+        same = (w * w * k.diagonal()).sum()
+        return (w @ k @ w - same) / (w.sum() ** 2 - (w * w).sum())
 
-    return among(one) + among(other) - 2 * kernel(one, other).mean()
+    v, w = weights or (one.new_ones(len(one)), other.new_ones(len(other)))
+    across = v @ kernel(one, other) @ w / (v.sum() * w.sum())
+    return among(one, v) + among(other, w) - 2 * across
 
 
 # --- codes without reconstruction -------------------------------------------------------------

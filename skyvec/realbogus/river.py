@@ -1,6 +1,7 @@
 """The stages as they work on survey folders: train, suspect, score, evaluate."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from skyvec.realbogus.operating import (
 from skyvec.realbogus.samples import read_samples
 from skyvec.realbogus.score import score_survey
 from skyvec.realbogus.suspects import doubt, out_of_fold, suspects
-from skyvec.realbogus.train import Draw, Samples, complete, split, train_on, treat
+from skyvec.realbogus.train import TARGET, Draw, Samples, complete, split, train_on, treat
 from skyvec.schema import Stamps
 from skyvec.store import (
     answers_folder,
@@ -53,6 +54,7 @@ def train_survey(
     treatment: str = "keep",
     doubts: str = "",
     verdicts: Path | None = None,
+    target: Path | None = None,
     progress: Callable[[Progress], object] | None = None,
     threads: int | None = None,
     device: str = "cpu",
@@ -68,6 +70,8 @@ def train_survey(
         treatment: ``keep``, ``remove``, ``unlabel`` or ``flip`` the suspects.
         doubts: Name under which :func:`find_suspects` wrote them; needed unless they are kept.
         verdicts: CSV of a person's verdicts, which stand above labels and suspects.
+        target: Survey of another instrument, whose stamps the classifier is adapted to; labels
+            that it may have are not read.
         progress: Called after every step.
         threads: Threads of torch.
         device: Where torch computes.
@@ -91,11 +95,15 @@ def train_survey(
     parts = split(samples, data)
     changed, stays = treat(label, suspect & ~decided & (parts != 2), treatment)
     parts = np.where(stays, parts, -1)
+    theirs = None
+    if target is not None:
+        theirs = read_samples(target, replace(data, detectors=()), labelled=False)
     return train_on(
         samples.with_label(changed),
         recipe,
         model_folder(survey, name),
         parts=parts,
+        target=theirs,
         progress=progress,
         threads=threads,
         device=device,
@@ -186,6 +194,13 @@ def suspect_ids(survey: Path, name: str) -> NDArray[np.str_]:
     table = pq.read_table(path)
     named = np.array(table["id"].to_pylist(), dtype=np.str_)
     return named[table["suspect"].to_numpy(zero_copy_only=False)]
+
+
+def adapted_to(folder: Path) -> NDArray[np.str_]:
+    """Ids of the stamps that a model was adapted to, shape (n,); none where it was not."""
+    path = folder / TARGET
+    ids = pq.read_table(path)["id"].to_pylist() if path.exists() else []
+    return np.array(ids, dtype=np.str_)
 
 
 def _raw(survey: Path, samples: Samples) -> np.ndarray:
@@ -328,6 +343,11 @@ def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> li
     write(out, found, score, samples.label, model)
     whole, intervals = found["summary"], found["summary"]["bootstrap"]
     lines = [f"{whole['reals']:,} reals, {whole['bogus']:,} bogus"]
+    if seen := int(np.isin(samples.id, adapted_to(folder)).sum()):
+        lines.append(
+            f"warning: the model was adapted to {seen:,} of these {len(samples):,} stamps "
+            "(without their labels); on others of the same instrument it may do worse"
+        )
     names = {
         "auc": "AUC",
         "fpr_at_0.9": "FPR at TPR 0.9",

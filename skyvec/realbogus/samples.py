@@ -63,13 +63,21 @@ def faults(pixels: NDArray[np.float32], side: int) -> NDArray[np.str_]:
     return reason
 
 
-def read_samples(survey: Path, data: Draw, *, labels: Mapping[str, int] | None = None) -> Samples:
+def read_samples(
+    survey: Path,
+    data: Draw,
+    *,
+    labels: Mapping[str, int] | None = None,
+    labelled: bool = True,
+) -> Samples:
     """Choose stamps of a survey, the ones with the lowest hash of their id, and normalise them.
 
     Args:
         survey: A survey of stamps.
         data: The ``[data]`` table of a recipe.
         labels: Labels by id that stand above those of the survey; ids not in it keep theirs.
+        labelled: Read the column of labels; without it every stamp is unlabelled, and the survey
+            needs none.
 
     Returns:
         At most ``data.stamps`` samples of the detectors asked for, in the order of their hashes;
@@ -90,7 +98,7 @@ def read_samples(survey: Path, data: Draw, *, labels: Mapping[str, int] | None =
             fit &= np.isin(stamps.detector, list(data.detectors))
         rows = np.flatnonzero(fit)
         rows = rows[faults(stamps.pixels[rows], data.side) == ""] if len(rows) else rows
-        parts.append(_samples(catalog.take(rows), stamps.take(rows), data))
+        parts.append(_samples(catalog.take(rows), stamps.take(rows), data, labelled))
         keys.append(key[rows])
         if sum(map(len, keys)) > 1.5 * data.stamps:
             parts, keys = _first(parts, keys, data.stamps)
@@ -108,14 +116,14 @@ def read_samples(survey: Path, data: Draw, *, labels: Mapping[str, int] | None =
     return samples
 
 
-def _samples(catalog: Catalog, stamps: Stamps, data: Draw) -> Samples:
-    if data.label not in catalog.columns:
+def _samples(catalog: Catalog, stamps: Stamps, data: Draw, labelled: bool) -> Samples:
+    if labelled and data.label not in catalog.columns:
         raise SampleError(
             f"the survey has no column {data.label!r}; set [data] label to one of "
             f"{', '.join(sorted(catalog.columns)) or '(none)'}"
         )
-    label = np.array([], np.int64)
-    if len(catalog):
+    label = np.full(len(catalog), UNLABELLED, np.int64)
+    if labelled and len(catalog):
         label = labels_of(catalog.columns[data.label], data.label)
     return Samples(
         catalog.id,

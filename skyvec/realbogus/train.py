@@ -8,28 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skyvec.batches import use_threads
+from skyvec.batches import hash_uniform, use_threads
 from skyvec.checkpoint import CheckpointError, Recipe, Training, fill, load_arrays
 from skyvec.models.stamps import CLASSIFIERS
 from skyvec.nn.labels import (
+    MATCHES,
     UNLABELLED,
     Labelled,
     cross_entropy,
+    domain_distance,
     exp_cross_hinge,
     local_smoothness,
 )
 from skyvec.realbogus.folds import SplitError, apart, divide
 from skyvec.schema import Strings
+from skyvec.store import write_table
 from skyvec.train import Progress, fit
 
 RELEASED_CAP = 6.0
 VALID_BATCH = 256
 TREATMENTS = ("keep", "remove", "unlabel", "flip")
 """What may be done with the labels of suspects."""
+TARGET = "target.parquet"
+"""In a model's folder: the ids of the unlabelled stamps that it was adapted to."""
+LEAST_TARGET = 16
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,18 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The ``[loss]`` table of a recipe: L = ce L_ce + ech L_ech + lds L_lds.
+    """The ``[loss]`` table of a recipe: L = ce L_ce + ech L_ech + lds L_lds + mmd MMD^2.
 
     Args:
         ce: Weight of the cross-entropy over the labelled.
         ech: Weight of the exponential hinge over pairs of a real and a bogus.
-        lds: Weight of the local smoothness over all samples, labelled or not.
+        lds: Weight of the local smoothness over all samples, labelled or not, of the target too.
+        mmd: Weight of the distance of the target's features (those that the last layer weighs)
+            from the labelled ones; needs a target. It counts (1 - ce / log 2)^2 times, nothing
+            where the cross-entropy ``ce`` of a batch is that of a guess: before the labels are
+            learnt, which class a stamp of the target belongs to is anybody's guess too.
+        match: How a target of another share of reals is compared: ``class``, ``share`` or
+            ``whole``, see :func:`~skyvec.nn.labels.domain_distance`.
         margin: By how much a real should outscore a bogus.
         length: Norm of the adversarial perturbation of a normalised stamp.
         reach: Distance of the finite difference that finds its direction.
@@ -111,6 +124,8 @@ class Loss:
     ce: float = 1.0
     ech: float = 0.0
     lds: float = 0.0
+    mmd: float = 0.0
+    match: str = "class"
     margin: float = 0.25
     length: float = 0.1
     reach: float = 0.1
@@ -122,6 +137,12 @@ class Loss:
         weights = (self.ce, self.ech, self.lds)
         if min(weights) < 0 or not sum(weights):
             raise ValueError(f"[loss] ce, ech, lds = {weights} must be >= 0, and not all 0")
+        if self.mmd < 0:
+            raise ValueError(f"[loss] mmd = {self.mmd} must be >= 0")
+        if self.match not in MATCHES:
+            raise ValueError(
+                f"[loss] match = {self.match!r} is unknown; choose from {', '.join(MATCHES)}"
+            )
         if min(self.length, self.reach) <= 0 or self.iterations < 1:
             raise ValueError("[loss] length and reach must be > 0, iterations >= 1")
         if not 0 < self.share <= 1:
@@ -129,9 +150,10 @@ class Loss:
 
     def weights(self) -> dict[str, float]:
         """Weight of each part as it is trained with."""
+        found = {"ce": self.ce, "ech": self.ech, "lds": self.lds, "mmd": self.mmd}
         if self.as_released and self.lds:
-            return {"ce": self.ce, "ech": self.lds, "lds": 1.0}
-        return {"ce": self.ce, "ech": self.ech, "lds": self.lds}
+            found |= {"ech": self.lds, "lds": 1.0}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +200,7 @@ class Objective(nn.Module):
     """A network with the losses it is trained by: what the training loop asks for.
 
     Args:
-        net: Normalised stamps (n, 3, y, x) -> logits (n, 2).
+        net: Normalised stamps (n, 3, y, x) -> logits (n, 2), of ``CLASSIFIERS``.
         loss: Weights and numbers of the losses.
     """
 
@@ -192,15 +214,31 @@ class Objective(nn.Module):
         """The losses that have a weight, unweighted."""
         terms, weights = self.terms, self.terms.weights()
         x = batch.x.contiguous(memory_format=torch.channels_last)
+        n = len(x)
+        if batch.target is not None:
+            x = torch.cat([x, batch.target]).contiguous(memory_format=torch.channels_last)
         found = {}
         seed = int(torch.randint(1 << 62, (1,), generator=generator, device=generator.device))
-        if weights["ce"] or weights["ech"]:
+        if weights["ce"] or weights["ech"] or weights["mmd"]:
             # drop-out draws from torch's own source, which is lent to it for this one pass
             devices = [x.device] if x.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed)
-                logits = self.net(x)
+                features = self.net.features(x if weights["mmd"] else x[:n])
+                logits = self.net.head(features)
+            if weights["mmd"] and batch.target is not None:
+                found["mmd"] = domain_distance(
+                    features[:n],
+                    batch.label,
+                    features[n:],
+                    logits[n:, 1] - logits[n:, 0],
+                    match=terms.match,
+                )
+            logits = logits[:n]
             found["ce"] = cross_entropy(logits, batch.label, batch.weight)
+            if "mmd" in found:
+                learnt = (1 - found["ce"].detach() / math.log(2)).clamp(min=0)
+                found["mmd"] = learnt**2 * found["mmd"]
             cap = RELEASED_CAP if terms.as_released else None
             score = logits[:, 1] - logits[:, 0]
             found["ech"] = exp_cross_hinge(score, batch.label, margin=terms.margin, cap=cap)
@@ -248,6 +286,8 @@ def complete(content: Mapping[str, Any]) -> Recipe:
     tables: dict[str, Callable[..., Any]] = {"data": Draw, "loss": Loss, "train": Training}
     recipe = fill(content, tables, CLASSIFIERS)
     recipe["model"]["side"] = recipe["data"]["side"]
+    if not recipe["loss"]["mmd"]:  # as it was before there were targets: models stay the same
+        del recipe["loss"]["mmd"], recipe["loss"]["match"]
     Draw(**recipe["data"]), Loss(**recipe["loss"]), Training(**recipe["train"])
     return recipe
 
@@ -286,11 +326,16 @@ def train_on(
     folder: Path,
     *,
     parts: NDArray[np.int64] | None = None,
+    target: Samples | None = None,
     progress: Callable[[Progress], object] | None = None,
     threads: int | None = None,
     device: str = "cpu",
 ) -> Path:
     """Train a classifier on samples, or go on with a training that was killed.
+
+    With a target, the classifier is adapted to it: as many of its stamps as labelled ones are in
+    every batch, and their labels, if there are any, are not looked at. A share ``[data] valid`` of
+    them is for choosing between weights.
 
     Args:
         samples: With the labels to learn; unlabelled ones enter the smoothness alone.
@@ -298,19 +343,24 @@ def train_on(
         folder: The model's folder.
         parts: 0 to train on, 1 to choose weights by, 2 for neither, shape (n,); by default
             divided by object and exposure as ``[data]`` says.
+        target: Stamps of another instrument, normalised in the same way; they enter ``mmd`` and
+            ``lds``.
         progress: Called after every step.
         threads: Threads of torch; none leaves them as they are.
         device: Where torch computes.
 
     Returns:
-        The folder.
+        The folder; in it ``target.parquet`` with the ids of the target, if there is one.
 
     Raises:
         SplitError: A part lacks reals or bogus.
+        ValueError: There is a target without a weight for it, a weight without a target, or too
+            few stamps in it.
         TrainingError: The loss is not finite.
     """
     full = complete(recipe)
     data, loss, options = Draw(**full["data"]), Loss(**full["loss"]), Training(**full["train"])
+    _check_target(target, loss)
     if parts is None:
         parts = split(samples, data)
     for part, name in ((0, "train"), (1, "validate")):
@@ -328,24 +378,68 @@ def train_on(
     lists = [learn[samples.label[learn] == k] for k in (1, 0, UNLABELLED)]
     if not loss.weights()["lds"]:
         lists[2] = lists[2][:0]
+    counts = {
+        "real": len(lists[0]),
+        "bogus": len(lists[1]),
+        "unlabelled": len(lists[2]),
+        "validation": len(look),
+    }
+    digest = _hash(samples, parts)
+    theirs = np.zeros(0, np.int64)
+    if target is not None:
+        place = hash_uniform(target.id.tolist(), seed=data.seed, purpose="realbogus target")
+        order = np.argsort(place, kind="stable")
+        n = max(2, round(data.valid * len(target)))
+        theirs, held = order[n:], order[:n]
+        look_at = np.arange(min(n, VALID_BATCH))
+        valid = [
+            batch._replace(target=_pixels(target, held[(k * VALID_BATCH + look_at) % n]))
+            for k, batch in enumerate(valid)
+        ]
+        counts["target"] = len(theirs)
+        digest = hashlib.sha256(f"{digest} {_hash(target, order)}".encode()).hexdigest()
+
+    def draw(rng: np.random.Generator) -> Labelled:
+        made = _draw(samples, lists, options.batch, data, rng)
+        if target is None:
+            return made
+        known = int((made.label != UNLABELLED).sum())
+        x = _pixels(target, rng.choice(theirs, known, replace=known > len(theirs)))
+        return made._replace(target=turn(x, rng) if data.augment else x)
+
     with use_threads(threads):
-        return fit(
+        made = fit(
             Objective(build(full).to(device), loss),
-            lambda rng: _draw(samples, lists, options.batch, data, rng),
+            draw,
             valid,
             options,
             folder,
             full,
-            _hash(samples, parts),
-            facts={
-                "stamps": {
-                    "real": len(lists[0]),
-                    "bogus": len(lists[1]),
-                    "unlabelled": len(lists[2]),
-                    "validation": len(look),
-                }
-            },
+            digest,
+            facts={"stamps": counts},
             progress=progress,
+        )
+    if target is not None:
+        write_table(made / TARGET, pa.table({"id": pa.array(target.id)}))
+    return made
+
+
+def _check_target(target: Samples | None, loss: Loss) -> None:
+    if target is None:
+        if loss.mmd:
+            raise ValueError(
+                f"[loss] mmd = {loss.mmd} adapts to a target, and there is none: give a survey of "
+                "its stamps with --target, or set mmd = 0"
+            )
+        return
+    if not (loss.mmd or loss.weights()["lds"]):
+        raise ValueError(
+            "a target has no part in this loss; set [loss] mmd (or lds) > 0, or leave it out"
+        )
+    if len(target) < LEAST_TARGET:
+        raise ValueError(
+            f"{len(target)} stamps of the target are too few to tell how they are distributed; "
+            f"give at least {LEAST_TARGET}"
         )
 
 
@@ -373,6 +467,10 @@ def batch_of(
         weight[label == kind] = value
     pixels = np.ascontiguousarray(samples.pixels[rows])
     return Labelled(torch.from_numpy(pixels), torch.from_numpy(label), torch.from_numpy(weight))
+
+
+def _pixels(samples: Samples, rows: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(samples.pixels[rows]))
 
 
 def _draw(
