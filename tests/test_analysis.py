@@ -464,3 +464,31 @@ def test_the_far_are_those_of_a_plain_loop():
         assert found[i] == pytest.approx(others[2], rel=1e-5)
     with pytest.raises(ValueError, match="k must be between 1 and 16, not 17"):
         outliers.far_from_others(latents, 17)
+
+
+@pytest.mark.parametrize("n_targets", [300, 900])
+def test_the_first_are_those_of_a_ranking_of_all(n_targets):
+    rng = np.random.default_rng(n_targets)
+    vectors = rng.normal(size=(900, 6)).astype(np.float32) ** 3
+    vectors[::7] *= 20
+    vectors[:3] = vectors[3]  # copies
+    target = np.array([f"t{i % n_targets}" for i in rng.permutation(900)])
+    nan = np.full(900, np.nan)
+    latents = Latents(
+        np.array([f"s{i}" for i in range(900)]), target, vectors, "m", "h", *[nan] * 3
+    )
+    for k in (1, 4):
+        every = outliers.outliers(latents, 25, k)
+        first, proof = outliers.first_outliers(latents, 25, k)
+        assert first.id.tolist() == every.id.tolist()
+        for name in ("similarity", "density", "density_ratio", "similarity_ordinary"):
+            assert getattr(first, name) == pytest.approx(getattr(every, name), abs=1e-6)
+        assert first.segments.tolist() == every.segments.tolist()
+        assert proof.n_verified < 900 and not proof.next_bound < first.similarity[-1] - 1e-6
+        far = outliers.far_from_others(latents, k)
+        by_target = {t: far[target == t].max() for t in set(target)}
+        rows, distance, _ = outliers.first_far(latents, 25, k)
+        assert distance == pytest.approx(sorted(by_target.values())[::-1][:25], rel=1e-6)
+        assert distance == pytest.approx(far[rows], rel=1e-6) and len(set(target[rows])) == 25
+    with pytest.raises(ValueError, match="needs more than"):
+        outliers.first_far(latents, 25, n_targets)

@@ -5,9 +5,11 @@ import pytest
 import small_surveys
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
+from typer.testing import CliRunner
 
 from skyvec import store
 from skyvec.analysis import clusters, maps, outliers, spanning
+from skyvec.cli import app
 from skyvec.index import graph as graphs
 from skyvec.index.certified import CertifiedIndex
 from skyvec.indexing import graph as indexed
@@ -125,3 +127,16 @@ def test_a_large_survey_is_answered_from_its_graph_while_that_is_fresh(folder, m
     fewer = answers.outliers(folder, "m")
     assert "o17" not in fewer.table["id"].to_pylist()
     assert fewer.facts["without_points"] == 3
+
+
+@pytest.mark.parametrize("options", [["--cosine"], ["--far"]])
+def test_the_oddest_of_a_large_survey_need_no_graph(folder, monkeypatch, options):
+    asked = ["outliers", "--survey", str(folder), "--model", "m", "-n", "9", "--format", "csv"]
+    every = CliRunner().invoke(app, asked + options)
+    monkeypatch.setattr(stored, "LARGE", 100)
+    first = CliRunner().invoke(app, asked + options)
+    assert first.exit_code == every.exit_code == 0
+    assert "proved by searching" in first.stderr and "proved" not in every.stderr
+    assert "hours" not in first.stderr
+    ids = [[line.split(",")[1] for line in one.stdout.splitlines()] for one in (every, first)]
+    assert ids[0] == ids[1] and len(ids[0]) == 10

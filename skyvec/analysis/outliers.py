@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skyvec.index.exact import ExactIndex, distance
+from skyvec.index.certified import CertifiedIndex
+from skyvec.index.exact import ExactIndex, distance, unit
 from skyvec.index.graph import Graph
+from skyvec.index.oddest import Proof, oddest
 from skyvec.schema import Floats, Ints, Latents, Strings
 
 BLOCK = 8192
@@ -117,6 +119,90 @@ def outliers(
         order,
         k,
     )
+
+
+def first_outliers(latents: Latents, n: int = 20, k: int = 5) -> tuple[Outliers, Proof]:
+    """The first n targets of :func:`outliers`, proved to be they, in seconds at a million.
+
+    The same numbers in the same order, but for ties of the oddest in the 7th digit.
+
+    Args:
+        latents: At least k + 1 targets.
+        n: How many.
+        k: Which neighbour.
+
+    Returns:
+        The targets, oddest first, and why there is none odder.
+
+    Raises:
+        ValueError: n is below 1, or there are too few targets for k.
+    """
+    index, target, rows, proof = _first_targets(latents, n, k, "cosine")
+    directions = unit(latents.vectors)
+
+    def near(asked: Ints) -> tuple[NDArray[np.float64], Ints]:
+        found = index.search(directions[asked], k, excluded=target[asked], by_target=True).rows
+        pairs = np.einsum("ij,ikj->ik", directions[asked], directions[found], dtype=np.float64)
+        return pairs, found
+
+    similarity, around = near(rows)
+    far, of_around = distance(similarity[:, -1]), np.unique(around)
+    theirs = distance(near(of_around)[0][:, -1])[np.searchsorted(of_around, around)].mean(axis=1)
+    members = np.flatnonzero(np.isin(target, target[rows]))
+    ordinary = np.full(int(target.max()) + 1, -np.inf)
+    np.maximum.at(ordinary, target[members], near(members)[0][:, -1])
+    found = Outliers(
+        latents.id[rows],
+        latents.target[rows],
+        similarity[:, -1],
+        similarity.mean(axis=1),
+        np.where(far == 0, 1.0, theirs / np.where(far == 0, 1.0, far)),
+        np.bincount(target)[target[rows]],
+        ordinary[target[rows]],
+        latents.ra[rows],
+        latents.dec[rows],
+        rows,
+        k,
+    )
+    return found, proof
+
+
+def first_far(
+    latents: Latents, n: int = 20, k: int = 5
+) -> tuple[Ints, Floats, Proof]:
+    """The n targets farthest from their k-th nearest other, without comparing all with all.
+
+    Args:
+        latents: At least k + 1 targets.
+        n: How many.
+        k: Which neighbour; every other target counts once, by its nearest segment.
+
+    Returns:
+        Row of the farthest segment of each, Euclidean distance descending, and why there is
+        none farther.
+
+    Raises:
+        ValueError: n is below 1, or there are too few targets for k.
+    """
+    index, target, rows, proof = _first_targets(latents, n, k, "l2")
+    wide = latents.vectors.astype(np.float64)
+    found = index.search(latents.vectors[rows], k, excluded=target[rows], by_target=True).rows
+    return rows, np.linalg.norm(wide[rows] - wide[found[:, -1]], axis=1), proof
+
+
+def _first_targets(
+    latents: Latents, n: int, k: int, metric: str
+) -> tuple[CertifiedIndex, Ints, Ints, Proof]:
+    """An index, the number of each row's target, the oddest row of the n oddest, their proof."""
+    names, target = np.unique(latents.target, return_inverse=True)
+    index = CertifiedIndex(latents.vectors, metric=metric, target=target)
+    most, asked = min(n, len(names)), n
+    while True:
+        found = oddest(index, n=asked, k=k)
+        first = np.sort(np.unique(target[found.rows], return_index=True)[1])
+        if len(first) >= most:
+            return index, target, found.rows[first[:most]], found.proof
+        asked = 2 * asked  # some targets have several odd segments
 
 
 def far_from_others(latents: Latents, k: int = 5) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ Each answer is also kept in the survey, under ``answers/VERB-MODEL/``, with what
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -263,6 +263,9 @@ def outliers(
     Similarity is the cosine to the k-th nearest other object: 1 finds what is alone, 5 also pairs
     and small groups of odd things. An object stands in the list by its oddest segment.
 
+    Up to -n of a survey of millions are found and proved in seconds; -n 0 ranks all, which takes
+    a graph (`skyvec index graph`) or hours.
+
     With --far it is the distance itself, to which the length of a vector counts as well: so are
     spoilt images found, and images are ranked so unless --cosine is given. With --label a
     segment's distance to the centre of its class is compared with the usual one
@@ -276,16 +279,29 @@ def outliers(
 
     if label:
         table = answers.class_outliers(survey, model, label=label).table
-    elif far or (far is None and survey_kind(survey) == "images"):
-        table = answers.far_outliers(survey, model, k=k).table
     else:
-        _mention_graph(survey, model, k)
-        table = answers.outliers(survey, model, k=k).table
+        by_distance = survey_kind(survey) == "images" if far is None else far
+        if not n and not by_distance:
+            _mention_graph(survey, model, k)
+        rank = answers.far_outliers if by_distance else answers.outliers
+        answer = rank(survey, model, k=k, n=n or None)
+        table = answer.table
+        if "searched_whole" in answer.facts:
+            _tell_proof(answer.facts, "distance" if by_distance else "similarity")
     if export_keep is not None:
         if not n:
             raise ValueError("--export-keep needs -n: how many of the oddest to leave out")
         _export_keep(survey, model, table, n, export_keep)
     show(table.slice(0, n) if n else table, form, out)
+
+
+def _tell_proof(facts: dict[str, Any], measure: str) -> None:
+    """Say why nothing that is not listed can be odder."""
+    said = f"proved by searching {facts['searched_whole']:,} segments whole"
+    if facts["next_bound"] is not None:
+        side = "most" if measure == "distance" else "least"
+        said += f": the {measure} of every other is {facts['next_bound']:.4f} at {side}"
+    say(said)
 
 
 def _export_keep(survey: Path, model: str, table: "pa.Table", n: int, path: Path) -> None:

@@ -15,8 +15,9 @@ from skyvec import store
 from skyvec.analysis import clusters as groups
 from skyvec.analysis import maps, probes
 from skyvec.analysis import outliers as oddities
+from skyvec.index.oddest import Proof
 from skyvec.report.remember import Answer, remember
-from skyvec.report.stored import argument, graph_for, told, usable_rows
+from skyvec.report.stored import argument, graph_for, is_large, told, usable_rows
 from skyvec.schema import Ints, Latents, LightCurves, Strings
 
 LABELS = ("label", "class", "type")
@@ -54,23 +55,35 @@ class Queries:
 # --- oddities ---------------------------------------------------------------------------------
 
 
-def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
-    """Rank all objects by their similarity to the k-th nearest other object, lowest first.
+def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR, n: int | None = None) -> Answer:
+    """Rank objects by their similarity to the k-th nearest other object, lowest first.
 
     Segments without a point in the model's bands have the zero vector, which has no direction;
     they are left out and counted.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are asked.
+        k: Which neighbour.
+        n: How many are wanted at least; None = all. Of a large survey only these are found,
+            exactly and with a proof (in the facts), in seconds.
 
     Returns:
         One row an object, by its oddest segment: columns rank, id, target, similarity, density,
         density_ratio, segments, error, ra, dec.
     """
-    near = graph_for(survey, model, k)
+    first = _first_of(survey, model, n)
+    near = None if first else graph_for(survey, model, k)
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
         usable, graph = usable_rows(survey, latents, near)
         asked = latents.take(usable)
-        found = oddities.outliers(asked, None, k, graph=graph)
+        if n is not None and first:
+            found, proof = oddities.first_outliers(asked, n, k)
+            why = _told_proof(proof)
+        else:
+            found, why = oddities.outliers(asked, None, k, graph=graph), {}
         table = pa.table(
             {
                 "rank": np.arange(1, len(found) + 1),
@@ -85,9 +98,15 @@ def outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
                 "dec": found.dec,
             }
         )
-        return table, {"k": k, "without_points": int((~usable).sum()), **told(near)}
+        return table, {"k": k, "without_points": int((~usable).sum()), **told(near), **why}
 
-    return remember(survey, "outliers", model, {"k": k, **argument(near)}, make)
+    verb = "first-outliers" if first else "outliers"
+    return remember(survey, verb, model, {"k": k, **argument(near), **first}, make)
+
+
+def _first_of(survey: Path, model: str, n: int | None) -> dict[str, int]:
+    """The argument of an answer that ends after the first n; nothing where all are ranked."""
+    return {} if n is None or not is_large(survey, model) else {"n": n}
 
 
 def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
@@ -102,31 +121,57 @@ def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
     return rank(survey, model, k=k)
 
 
-def far_outliers(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
-    """Rank all segments by Euclidean distance to their k-th nearest other target, farthest first.
+def _told_proof(proof: Proof) -> dict[str, Any]:
+    """What is told of an answer that ends after the first."""
+    bound = None if np.isnan(proof.next_bound) else proof.next_bound
+    return {"searched_whole": proof.n_verified, "next_bound": bound}
+
+
+def far_outliers(
+    survey: Path, model: str, *, k: int = ODD_NEIGHBOUR, n: int | None = None
+) -> Answer:
+    """Rank objects by Euclidean distance to their k-th nearest other target, farthest first.
+
+    Args:
+        survey: The survey's folder.
+        model: Whose latents are asked.
+        k: Which neighbour.
+        n: As of :func:`outliers`.
 
     Returns:
-        Columns rank, id, target, distance, error, ra, dec.
+        One row an object, by its farthest segment: columns rank, id, target, distance, segments,
+        error, ra, dec.
     """
+    first = _first_of(survey, model, n)
 
     def make() -> tuple[pa.Table, dict[str, Any]]:
         latents = checked_latents(survey, model)
-        far = oddities.far_from_others(latents, k)
-        order = np.argsort(-far, kind="stable")
+        why: dict[str, Any] = {}
+        if n is not None and first:
+            rows, far, proof = oddities.first_far(latents, n, k)
+            why = _told_proof(proof)
+        else:
+            every = oddities.far_from_others(latents, k)
+            rows = np.argsort(-every, kind="stable")
+            rows = rows[np.sort(np.unique(latents.target[rows], return_index=True)[1])]
+            far = every[rows]
+        _, target, segments = np.unique(latents.target, return_inverse=True, return_counts=True)
         table = pa.table(
             {
-                "rank": np.arange(1, len(order) + 1),
-                "id": latents.id[order],
-                "target": latents.target[order],
-                "distance": far[order],
-                "error": latents.error[order],
-                "ra": latents.ra[order],
-                "dec": latents.dec[order],
+                "rank": np.arange(1, len(rows) + 1),
+                "id": latents.id[rows],
+                "target": latents.target[rows],
+                "distance": far,
+                "segments": segments[target[rows]],
+                "error": latents.error[rows],
+                "ra": latents.ra[rows],
+                "dec": latents.dec[rows],
             }
         )
-        return table, {"k": k}
+        return table, {"k": k, **why}
 
-    return remember(survey, "far-outliers", model, {"k": k}, make)
+    verb = "first-far-outliers" if first else "far-outliers"
+    return remember(survey, verb, model, {"k": k, **first}, make)
 
 
 def class_outliers(survey: Path, model: str, *, label: str) -> Answer:

@@ -23,16 +23,20 @@ def graph_for(survey: Path, model: str, k: int) -> dict[str, Any] | None:
         model: Whose vectors.
         k: Neighbours that are needed; a narrower graph is of no use.
     """
-    if sum(shard["rows"] for shard in store.latent_shards(survey, model)) <= LARGE:
+    if not is_large(survey, model):
         return None
     facts = graph_facts(survey, model)
     return facts if facts is not None and facts["k"] >= k else None
 
 
+def is_large(survey: Path, model: str) -> bool:
+    """Say whether a model's vectors are too many to compare all with all."""
+    return sum(shard["rows"] for shard in store.latent_shards(survey, model)) > LARGE
+
+
 def is_slow(survey: Path, model: str, k: int) -> bool:
     """Say whether a survey is large, and no graph is there that would spare it the hours."""
-    rows = sum(shard["rows"] for shard in store.latent_shards(survey, model))
-    return rows > LARGE and graph_for(survey, model, k) is None
+    return is_large(survey, model) and graph_for(survey, model, k) is None
 
 
 def argument(facts: dict[str, Any] | None) -> dict[str, Any]:
