@@ -14,7 +14,7 @@ from skyvec.realbogus import gallery, operating, river, samples, score
 from skyvec.realbogus.calibration import Calibration
 from skyvec.realbogus.demo import simulate_survey
 from skyvec.realbogus.train import Draw
-from skyvec.schema import Stamps
+from skyvec.schema import Catalog, Stamps
 from skyvec.store import StoreError, read_catalog, read_manifest, read_objects
 
 RECIPE = {
@@ -77,6 +77,30 @@ def test_labels_in_words_numbers_and_booleans():
     assert samples.labels_of(np.array([1.0, 0.0, np.nan])).tolist() == [1, 0, -1]
     with pytest.raises(samples.SampleError, match="no real or bogus"):
         samples.labels_of(np.array(["SN", "AGN"]))
+
+
+def test_a_night_without_labels_can_be_adapted_to_and_is_told_when_it_is_scored(survey, tmp_path):
+    night = simulate_survey(tmp_path / "night", 120, reals=0.3, observed=True, seed=9)
+    catalog, stamps = read_objects(night, "part-00000.parquet", Stamps)
+    named = Catalog(catalog.id, catalog.target, catalog.ra, catalog.dec, {})
+    samples.write_survey(tmp_path / "blind", stamps, named, "night")
+    (tmp_path / "r.toml").write_text(
+        '[data]\nnormalise = "asinh"\n[model]\nname = "simple"\nwidth = 4\n[loss]\nmmd = 0.5\n'
+        "[train]\nsteps = 8\nbatch = 32\nvalidate_every = 4\n"
+    )
+    run = CliRunner()
+    words = ["realbogus", "train", str(tmp_path / "r.toml"), "--survey", str(survey)]
+    words += ["--name", "adapted", "--threads", "1"]
+    alone = run.invoke(app, words)
+    assert alone.exit_code == 1 and "--target" in alone.output
+    made = run.invoke(app, [*words, "--target", str(tmp_path / "blind")])
+    assert made.exit_code == 0, made.output
+    facts = json.loads((survey / "models" / "adapted" / "scores.json").read_text())["stamps"]
+    assert facts["target"] == 120 - round(0.15 * 120)
+    assert set(river.adapted_to(survey / "models" / "adapted")) == set(catalog.id)
+    folder = survey / "models" / "adapted"
+    assert "adapted to 120 of these 120" in river.overlap(folder, catalog.id)[0]
+    assert not river.overlap(folder, np.array(["another"]))
 
 
 def test_what_cannot_be_scored_says_why(survey):
@@ -189,7 +213,7 @@ def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
         return result.output
 
     out = skyvec("realbogus", "evaluate", "slow", "--survey", night, "--from", trained)
-    assert "AUC" in out and "FPR at TPR 0.983" in out
+    assert "warning" not in out and "AUC" in out and "FPR at TPR 0.983" in out
     found = json.loads((night / "answers" / "evaluation-slow" / "evaluation.json").read_text())
     assert found["summary"]["reals"] > 70 and "magnitude" in found["by"]
     assert {"trade_off.png", "reliability.png", "by_magnitude.png"} <= {

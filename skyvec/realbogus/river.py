@@ -32,7 +32,7 @@ from skyvec.realbogus.samples import read_samples
 from skyvec.realbogus.score import score_survey
 from skyvec.realbogus.suspects import doubt, out_of_fold, suspects
 from skyvec.realbogus.train import TARGET, Draw, Samples, complete, split, train_on, treat
-from skyvec.schema import Stamps
+from skyvec.schema import Stamps, Strings
 from skyvec.store import (
     answers_folder,
     iterate_objects,
@@ -203,6 +203,17 @@ def adapted_to(folder: Path) -> NDArray[np.str_]:
     return np.array(ids, dtype=np.str_)
 
 
+def overlap(folder: Path, ids: Strings) -> list[str]:
+    """Say of how many stamps a model has seen the pixels while it was adapted; nothing of none."""
+    seen = int(np.isin(ids, adapted_to(folder)).sum())
+    if not seen:
+        return []
+    return [
+        f"warning: the model was adapted to {seen:,} of these {len(ids):,} stamps (without their "
+        "labels); on others of the same instrument it may do worse"
+    ]
+
+
 def _raw(survey: Path, samples: Samples) -> np.ndarray:
     """Raw stamps of some samples, in their order."""
     found: dict[str, np.ndarray] = {}
@@ -343,11 +354,7 @@ def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> li
     write(out, found, score, samples.label, model)
     whole, intervals = found["summary"], found["summary"]["bootstrap"]
     lines = [f"{whole['reals']:,} reals, {whole['bogus']:,} bogus"]
-    if seen := int(np.isin(samples.id, adapted_to(folder)).sum()):
-        lines.append(
-            f"warning: the model was adapted to {seen:,} of these {len(samples):,} stamps "
-            "(without their labels); on others of the same instrument it may do worse"
-        )
+    lines += overlap(folder, samples.id)
     names = {
         "auc": "AUC",
         "fpr_at_0.9": "FPR at TPR 0.9",
