@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
-from skyvec.realbogus import calibration, metrics
+from skyvec.realbogus import calibration, evaluation, metrics
 from skyvec.realbogus.metrics import MetricError
 
 
@@ -142,6 +142,31 @@ def test_bins_hold_every_detection_once():
     assert rows[2]["tpr_low"] < rows[2]["tpr"] < rows[2]["tpr_high"]
     named = metrics.by_bin(score, label, 2.0, np.where(label, "ccd1", "ccd2"))
     assert [row["bin"] for row in named] == ["ccd1", "ccd2"] and named[0]["fpr"] is None
+
+
+def test_rates_are_told_by_any_column():
+    rng = np.random.default_rng(0)
+    columns = {
+        "seeing": rng.uniform(2, 4, 800),
+        "magpsf": rng.uniform(15, 20, 800),
+        "fid": rng.integers(1, 3, 800),
+        "band": np.array(["g", "r"])[rng.integers(0, 2, 800)],
+        "flat": np.full(800, 3.5),
+        "empty": np.full(800, np.nan),
+    }
+    columns["magpsf"][:40] = np.nan
+    assert set(evaluation.bins_of(columns)) == {"seeing"}
+    edges = evaluation.bins_of(columns, ["magpsf", "fid", "band", "flat"])
+    assert edges["fid"] is None and edges["band"] is None
+    score, label = rng.standard_normal(800), np.arange(800) % 2
+    rows = metrics.by_bin(score, label, 0.0, columns["magpsf"], edges["magpsf"])
+    counts = [row["reals"] + row["bogus"] for row in rows]
+    assert len(rows) == evaluation.PARTS and sum(counts) == 760 and np.ptp(counts) <= 2
+    whole = metrics.by_bin(score, label, 0.0, columns["flat"], edges["flat"])
+    assert [row["reals"] + row["bogus"] for row in whole] == [800]
+    for name, words in (("magnitude", "no column 'magnitude'"), ("empty", "nothing is known")):
+        with pytest.raises(ValueError, match=words):
+            evaluation.bins_of(columns, [name])
 
 
 def test_confusion_agrees_with_the_curve():

@@ -219,6 +219,13 @@ def evaluate(
     model: Model,
     survey: Stamps,
     home: Home = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further column to tell TPR and FPR by, such as magpsf; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
 ) -> None:
     """Measure a classifier on stamps that trained nothing, and draw all its curves.
@@ -227,7 +234,7 @@ def evaluate(
     """
     from skyvec.realbogus.river import evaluate_model
 
-    for line in evaluate_model(survey, model, home=home or survey, seed=seed):
+    for line in evaluate_model(survey, model, home=home or survey, by=by or (), seed=seed):
         typer.echo(line)
 
 

@@ -1,6 +1,6 @@
 """All that should be known of a classifier before its scores decide anything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ BINNED = {
 
 NAMED = ("detector", "kind")
 """Columns whose values are their own bins."""
+
+PARTS = 8
+"""Bins of any other column of numbers."""
 
 
 def operating_point(
@@ -98,6 +101,44 @@ def night(
     }
 
 
+def bins_of(
+    columns: Mapping[str, np.ndarray], more: Sequence[str] = ()
+) -> dict[str, Floats | None]:
+    """Edges of the bins of each column that rates are told by; None where each value is one.
+
+    Args:
+        columns: What is known of the detections, shape (n,) each.
+        more: Names of further columns: numbers of many values are divided into ``PARTS`` bins of
+            equally many detections, all else by value.
+
+    Raises:
+        ValueError: There is no such column, or all of it is unknown.
+    """
+    edges: dict[str, Floats | None] = {name: BINNED[name] for name in BINNED if name in columns}
+    edges |= {name: None for name in NAMED if name in columns}
+    for name in more:
+        if name not in columns:
+            raise ValueError(
+                f"there is no column {name!r} to tell rates by; choose from "
+                f"{', '.join(sorted(columns)) or '(none)'}"
+            )
+        value = columns[name]
+        if value.dtype.kind not in "fiu":
+            edges[name] = None
+            continue
+        known = value[np.isfinite(value)]
+        if not len(known):
+            raise ValueError(f"nothing is known in the column {name!r}")
+        if value.dtype.kind in "iu" and len(np.unique(known)) <= PARTS:
+            edges[name] = None
+            continue
+        found = np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1)))
+        found = found if len(found) > 1 else np.repeat(found, 2)
+        found[-1] = np.nextafter(found[-1], np.inf)  # bins are open above
+        edges[name] = found
+    return edges
+
+
 def evaluate(
     score: Floats,
     label: Ints,
@@ -106,6 +147,7 @@ def evaluate(
     point: Mapping[str, Any],
     rng: np.random.Generator,
     *,
+    by: Sequence[str] = (),
     draws: int = 200,
 ) -> dict[str, Any]:
     """Evaluate scores of data that chose nothing.
@@ -117,6 +159,7 @@ def evaluate(
         columns: Anything known of each; those of ``BINNED`` and ``NAMED`` are used.
         point: An :func:`operating_point` chosen on other data.
         rng: Source of the bootstrap.
+        by: Names of further columns to tell rates by, see :func:`bins_of`.
         draws: Of the bootstrap.
 
     Returns:
@@ -134,19 +177,16 @@ def evaluate(
     }
     thresholds = {"chosen": point["threshold"], "even": 0.0}
     thresholds |= {f"tpr_{t:g}": points.threshold[points.at_tpr(t)] for t in (0.9, 0.983)}
-    by = {name: by_bin(score, label, point["threshold"], columns[name], edges)
-          for name, edges in BINNED.items() if name in columns}  # fmt: skip
-    by |= {
-        name: by_bin(score, label, point["threshold"], columns[name])
-        for name in NAMED
-        if name in columns
+    by_column = {
+        name: by_bin(score, label, point["threshold"], columns[name], edges)
+        for name, edges in bins_of(columns, by).items()
     }
     p = probabilities["calibrated"]
     return {
         "summary": whole,
         "threshold": point["threshold"],
         "confusion": {name: confusion(score, label, t) for name, t in thresholds.items()},
-        "by": by,
+        "by": by_column,
         "calibration": {
             name: {
                 "brier": brier(value, label),

@@ -1,6 +1,6 @@
 """The stages as they work on survey folders: train, suspect, score, evaluate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -324,13 +324,16 @@ def _night(
     return {**told, "prevalence": float(share), "expected_false": expected}
 
 
-def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> list[str]:
+def evaluate_model(
+    survey: Path, model: str, *, home: Path, by: Sequence[str] = (), seed: int = 0
+) -> list[str]:
     """Measure a classifier on stamps that chose nothing; write JSON and pictures.
 
     Args:
         survey: Labelled stamps: the model's own survey (its test part counts) or another one.
         model: Name of the classifier.
         home: The survey that holds it.
+        by: Names of further columns of the survey that TPR and FPR are told by.
         seed: Of the bootstrap.
 
     Returns:
@@ -349,6 +352,7 @@ def evaluate_model(survey: Path, model: str, *, home: Path, seed: int = 0) -> li
         samples.columns,
         point,
         np.random.default_rng(seed),
+        by=by,
     )
     out = answers_folder(survey, "evaluation", model)
     write(out, found, score, samples.label, model)
