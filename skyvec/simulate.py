@@ -4,15 +4,18 @@ Which chunk an object falls into is part of the result, so that a run that was k
 it was and ends with the same objects.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from skyvec import store
 from skyvec.schema import Catalog
+from skyvec.sim.frames import make_detectors
 from skyvec.sim.galaxies import TELESCOPES, simulate_galaxies
 from skyvec.sim.lightcurves import simulate_sky
 from skyvec.sim.stamps import flip_labels, simulate_stamps
@@ -107,6 +110,7 @@ def stamps(
     noise: float = 0.0,
     observed: bool = False,
     variables: float = 0.0,
+    focus: float = 1.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> int:
@@ -119,6 +123,8 @@ def stamps(
         noise: Fraction of each class that is labelled wrong (column ``label``).
         observed: Whether new stars are seen through the true point-spread function of their place.
         variables: Share of the new stars away from galaxies that are known stars brightening.
+        focus: Factor of the width of all stars, another camera: 2 where pixels are half as wide,
+            4 where it is out of focus. New stars are as much brighter as the limit is.
         seed: Another seed, another survey; the camera is always the same.
         progress: Called with detections made and in all.
 
@@ -126,19 +132,27 @@ def stamps(
         How many were made now.
 
     Raises:
-        ValueError: A fraction is not in [0, 1].
+        ValueError: A fraction is not in [0, 1], or the focus not in [0.5, 5].
         StoreError: The survey holds other objects.
     """
     for name, value in (("reals", reals), ("noise", noise), ("variables", variables)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is a fraction in [0, 1], not {value:g}")
 
+    camera: dict[str, Any] = {}
+    other = ""
+    if focus != 1:
+        other = f"f{focus:g}".replace(".", "p")
+        camera["detectors"] = make_detectors(focus=focus)
+        brighter = 2.5 * math.log10(focus)  # the noise of an area of the sky grows as its width
+        camera["magnitudes"] = 13.5 - brighter, 18.7 - brighter
+
     def draw(first: int, count: int, rng: np.random.Generator) -> Drawn:
         # rounded so that the parts add up to the fraction of the whole
         n_real = round(reals * (first + count)) - round(reals * first)
-        key = f"sim{seed}{'o' if observed else ''}.{first}"
+        key = f"sim{seed}{'o' if observed else ''}{other}.{first}"
         drawn, truth = simulate_stamps(
-            n_real, count - n_real, rng, observed=observed, variables=variables, name=key
+            n_real, count - n_real, rng, observed=observed, variables=variables, name=key, **camera
         )
         given = flip_labels(truth.columns["is_real"], noise, noise, rng)
         columns = {k: v for k, v in truth.columns.items() if k not in store.STAMP_COLUMNS}
@@ -148,6 +162,8 @@ def stamps(
     title = f"simulated stamps, {n}, reals {reals:g}, noise {noise:g}, {observed=}, seed {seed}"
     if variables:
         title += f", variables {variables:g}"
+    if focus != 1:
+        title += f", focus {focus:g}"
     facts: dict[str, object] = {
         "stamps": n,
         "reals": reals,
@@ -156,6 +172,8 @@ def stamps(
         "observed": observed,
         "variables": variables,
     }
+    if focus != 1:
+        facts["focus"] = focus
     return _fill({survey: title}, n, STAMPS, seed, draw, [facts], progress)
 
 

@@ -363,9 +363,28 @@ def test_the_command_makes_a_survey_and_goes_on_where_it_was(tmp_path, monkeypat
     assert other.exit_code != 0
 
 
+def test_another_camera_has_stars_as_many_times_wider(tmp_path):
+    from skyvec import store
+    from skyvec.schema import Stamps
+
+    core, names = {}, {}
+    for focus in (1, 3):
+        options = ("-n", 70, "--set", "reals=0.9", "--set", f"focus={focus}")
+        folder = tmp_path / str(focus)
+        assert run("simulate", "stamps", "--survey", folder, *options).exit_code == 0
+        ((_, catalog, stamps),) = store.iterate_objects(folder, Stamps)
+        good = (catalog.columns["kind"] == "field") & (catalog.columns["snr"] > 20)
+        light = np.nan_to_num(stamps.pixels[good, 2])
+        middle, all_of_it = light[:, 13:16, 13:16].sum((1, 2)), light[:, 2:-2, 2:-2].sum((1, 2))
+        core[focus], names[focus] = np.median(middle / all_of_it), set(stamps.exposure)
+        assert good.sum() > 8
+    # of a Moffat profile of 2.7 px the middle nine pixels hold two fifths, of 8 px a tenth
+    assert core[1] > 0.33 and core[3] < 0.15 and not names[1] & names[3]
+
+
 def test_the_command_refuses_what_makes_no_sense(tmp_path):
     assert run("simulate", "stamps").exit_code != 0
-    for wrong in ("reals=2", "real=0.1", "noise=x"):
+    for wrong in ("reals=2", "real=0.1", "noise=x", "focus=9", "focus=-1"):
         found = run("simulate", "stamps", "--survey", tmp_path / wrong, "-n", 9, "--set", wrong)
         assert found.exit_code != 0
 

@@ -79,8 +79,8 @@ def simulate(
     telescopes of other pixels, PSF and depth. Stamps are the detections of a simulated camera's
     nights, with the truth (column is_real) and labels; --set reals=0.1, noise=0.05, observed=1
     and variables=0.3 say how many are real, how many labels are wrong, that new stars are no
-    artificial ones, and how many of them are known stars that brightened. Made again it goes on
-    where it was stopped.
+    artificial ones, and how many of them are known stars that brightened; focus=2 is another
+    camera, of pixels half as wide. Made again it goes on where it was stopped.
     """
     if pair is not None and kind != "galaxies":
         raise ValueError(f"--pair is for galaxies, not for {kind}")
@@ -103,7 +103,7 @@ def simulate(
             made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
         else:
             options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0,
-                                                  "variables": 0.0})  # fmt: skip
+                                                  "variables": 0.0, "focus": 1.0})  # fmt: skip
             made = stamps(
                 survey,
                 n,
@@ -111,6 +111,7 @@ def simulate(
                 noise=options["noise"],
                 observed=bool(options["observed"]),
                 variables=options["variables"],
+                focus=options["focus"],
                 seed=seed,
                 progress=progress,
             )

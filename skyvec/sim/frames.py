@@ -25,6 +25,9 @@ ZERO_POINT = 24.7
 MARGIN = 48
 """[px] Sources up to here outside a frame are drawn with what of them falls inside."""
 
+WIDE = 8.0
+"""[px] FWHM from which every source is drawn on the largest square."""
+
 MOFFAT_SIGMA = np.array([0.32, 0.48, 0.85])
 MOFFAT_WEIGHT = np.array([0.16139, 0.49554, 0.34307])
 """A Moffat profile of beta = 3 as three Gaussians, sigmas in units of its FWHM: within 0.5 % of
@@ -96,7 +99,7 @@ class Detector:
 
 
 def make_detectors(
-    n: int = 84, *, side: int = 512, seed: int = 0, mosaic: bool = True
+    n: int = 84, *, side: int = 512, seed: int = 0, mosaic: bool = True, focus: float = 1.0
 ) -> tuple[Detector, ...]:
     """Draw a camera: n sensors, each with habits of its own.
 
@@ -106,7 +109,14 @@ def make_detectors(
         seed: Of the camera: the same seed gives the same sensors, whatever else is drawn.
         mosaic: Whether the optics grow worse from the first to the last sensor, as away from the
             middle of a wide field.
+        focus: Factor of the FWHM of all of them, such as 2 for a camera of pixels half as wide
+            (whose stars are then as many times fainter in a pixel), 4 for one out of focus.
+
+    Raises:
+        ValueError: The focus is not between 0.5 and 5.
     """
+    if not 0.5 <= focus <= 5:
+        raise ValueError(f"focus = {focus} must be a factor between 0.5 and 5")
     made = []
     for i in range(n):
         rng = np.random.default_rng([seed, 84, i])
@@ -133,7 +143,7 @@ def make_detectors(
                 saturation=10 ** rng.uniform(4.6, 5.2),
                 ellipticity=rng.normal(0, 0.03 + 0.05 * outer, 2),
                 ellipticity_slope=rng.normal(0, 0.02 + 0.05 * outer, (2, 2)),
-                focus=1 + rng.gamma(2.0, 0.02 + 0.03 * outer),
+                focus=focus * (1 + rng.gamma(2.0, 0.02 + 0.03 * outer)),
                 focus_slope=rng.normal(0, 0.02 + 0.04 * outer, 2),
                 hot=hot,
                 columns=columns,
@@ -254,7 +264,7 @@ def paint(image: Frame, sources: Sources, psf: Array) -> None:
     """Add sources to an image that has a margin of MARGIN pixels on each side, in place.
 
     sum_k w_k exp(-1/2 r^T C_k^-1 r) / (2 pi sqrt(det C_k)), r from the source's place, on a square
-    of 19 to 47 pixels that grows with the source's flux.
+    of 19 to 47 pixels that grows with the source's flux and width.
 
     Args:
         image: Drawn upon, square.
@@ -275,7 +285,11 @@ def paint(image: Frame, sources: Sources, psf: Array) -> None:
     is_star = chosen.radius == 0
     half = np.where(is_star & (chosen.flux < 5e3), 9, 15)
     half[chosen.flux > np.where(is_star, 2e5, 4e4)] = MARGIN // 2 - 1
-    weight, covariance = mixtures(chosen, np.asarray(psf)[inside])
+    seen = np.asarray(psf)[inside]
+    # out of focus, or of fine pixels: what is wide needs a wide square
+    wide = np.sqrt(np.maximum(seen[:, 0], seen[:, 2]))
+    half = np.where(wide > WIDE, MARGIN // 2 - 1, half)
+    weight, covariance = mixtures(chosen, seen)
     determinant = covariance[..., 0] * covariance[..., 2] - covariance[..., 1] ** 2
     peak = chosen.flux[:, None] * weight / (2 * np.pi * np.sqrt(determinant))
     inverse = covariance / determinant[..., None]
