@@ -383,6 +383,14 @@ def probe(
     label: Annotated[
         str | None, typer.Option(help="Column that holds the classes.", show_default=False)
     ] = None,
+    votes: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the questions that volunteers voted on instead: decals, or a CSV of "
+            "thresholds.",
+            show_default=False,
+        ),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Put the hand-crafted codes beside the model's.")
     ] = True,
@@ -401,11 +409,20 @@ def probe(
 
     Nearest neighbours, a linear classifier and a random forest are trained on the frozen vectors
     of some objects and tested on others. Missing baselines are made first.
+
+    With --votes, vote fractions in the catalogue become classes by the thresholds of a decision
+    tree, and every question is asked of the galaxies it was answered for: balanced accuracies,
+    and confusion matrices under answers/votes-MODEL/.
     """
     # late: torch and scikit-learn would slow `--help` down
     from skyvec.report.baselines import compare
     from skyvec.report.cleaning import read_keep
 
+    if votes is not None:
+        if label is not None:
+            raise ValueError("--votes makes classes of its own; leave --label out")
+        _probe_votes(survey, model, votes, baselines, keep, seed, form, out)
+        return
     with bar("baselines") as progress:
         table = compare(
             survey,
@@ -416,6 +433,38 @@ def probe(
             seed=seed,
             progress=progress,
         )
+    show(table, form, out)
+
+
+def _probe_votes(
+    survey: Path,
+    model: str,
+    votes: str,
+    baselines: bool,
+    keep: Path | None,
+    seed: int,
+    form: str | None,
+    out: Path | None,
+) -> None:
+    # late: torch and scikit-learn would slow `--help` down
+    from skyvec.analysis.votes import DECALS, read_cascade
+    from skyvec.report.cleaning import read_keep
+    from skyvec.report.votes import probe_votes
+    from skyvec.store import answers_folder, write_table
+
+    with bar("baselines") as progress:
+        table, confusions = probe_votes(
+            survey,
+            model,
+            cascade=read_cascade(DECALS if votes == "decals" else Path(votes)),
+            baselines=baselines,
+            keep=read_keep(keep) if keep else None,
+            seed=seed,
+            progress=progress,
+        )
+    path = answers_folder(survey, "votes", model) / "confusion.parquet"
+    write_table(path, confusions)
+    say(f"confusion matrices: {path}")
     show(table, form, out)
 
 
