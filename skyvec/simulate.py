@@ -111,6 +111,7 @@ def stamps(
     observed: bool = False,
     variables: float = 0.0,
     focus: float = 1.0,
+    negative: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> int:
@@ -125,6 +126,7 @@ def stamps(
         variables: Share of the new stars away from galaxies that are known stars brightening.
         focus: Factor of the width of all stars, another camera: 2 where pixels are half as wide,
             4 where it is out of focus. New stars are as much brighter as the limit is.
+        negative: Whether what has lost light is detected too, and half of the variables fade.
         seed: Another seed, another survey; the camera is always the same.
         progress: Called with detections made and in all.
 
@@ -147,6 +149,10 @@ def stamps(
         brighter = 2.5 * math.log10(focus)  # the noise of an area of the sky grows as its width
         camera["magnitudes"] = 13.5 - brighter, 18.7 - brighter
 
+    if negative:
+        camera["negative"] = True
+        other += "n"
+
     def draw(first: int, count: int, rng: np.random.Generator) -> Drawn:
         # rounded so that the parts add up to the fraction of the whole
         n_real = round(reals * (first + count)) - round(reals * first)
@@ -164,6 +170,8 @@ def stamps(
         title += f", variables {variables:g}"
     if focus != 1:
         title += f", focus {focus:g}"
+    if negative:
+        title += ", negative too"
     facts: dict[str, object] = {
         "stamps": n,
         "reals": reals,
@@ -174,6 +182,8 @@ def stamps(
     }
     if focus != 1:
         facts["focus"] = focus
+    if negative:
+        facts["negative"] = negative
     return _fill({survey: title}, n, STAMPS, seed, draw, [facts], progress)
 
 

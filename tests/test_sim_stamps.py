@@ -382,6 +382,30 @@ def test_another_camera_has_stars_as_many_times_wider(tmp_path):
     assert core[1] > 0.33 and core[3] < 0.15 and not names[1] & names[3]
 
 
+def test_what_has_faded_is_detected_with_the_difference_turned_round():
+    stamps, truth = simulate_stamps(120, 240, RNG(4), variables=1.0, near_galaxies=0.2,
+                                    negative=True)  # fmt: skip
+    column = truth.columns
+    sign, real = column["sign"], column["is_real"]
+    variable = column["kind"] == "variable"
+    assert (sign[real] == -1).sum() > 20 < (sign[real] == 1).sum()
+    assert (column["kind"][real & (sign == -1)] == "variable").all()  # nothing new is dark
+    assert (sign[~real] == -1).sum() > 40 and np.isfinite(column["true_magnitude"][real]).all()
+    middle = np.nanmean(stamps.pixels[:, :, 13:16, 13:16], axis=(2, 3))
+    middle -= np.nanmedian(stamps.pixels, axis=(2, 3))
+    bright = real & variable & (column["snr"] > 15)
+    assert (middle[bright, 2] > 0).all()
+    # against the reference what has faded is fainter now than what has brightened
+    ratio = middle[:, 0] / middle[:, 1]
+    gain = {d: np.median(middle[bright & (sign == d), 2] / middle[bright & (sign == d), 0])
+            for d in (1, -1)}  # fmt: skip
+    assert np.median(ratio[bright & (sign == -1)]) < np.median(ratio[bright & (sign == 1)])
+    assert gain[1] < 1 and len(set(stamps.id)) == 360
+    # what is not asked for changes nothing
+    plain, again = (simulate_stamps(5, 40, RNG(9), negative=n)[1] for n in (False, False))
+    assert "sign" not in plain.columns and np.array_equal(plain.id, again.id)
+
+
 def test_the_command_refuses_what_makes_no_sense(tmp_path):
     assert run("simulate", "stamps").exit_code != 0
     for wrong in ("reals=2", "real=0.1", "noise=x", "focus=9", "focus=-1"):

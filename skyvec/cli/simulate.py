@@ -80,7 +80,8 @@ def simulate(
     nights, with the truth (column is_real) and labels; --set reals=0.1, noise=0.05, observed=1
     and variables=0.3 say how many are real, how many labels are wrong, that new stars are no
     artificial ones, and how many of them are known stars that brightened; focus=2 is another
-    camera, of pixels half as wide. Made again it goes on where it was stopped.
+    camera, of pixels half as wide, and negative=1 detects what lost light too, as ZTF does. Made
+    again it goes on where it was stopped.
     """
     if pair is not None and kind != "galaxies":
         raise ValueError(f"--pair is for galaxies, not for {kind}")
@@ -102,8 +103,8 @@ def simulate(
         elif kind == "galaxies":
             made = galaxies(survey, n, pair=pair, seed=seed, progress=progress)
         else:
-            options = _numbers(settings or [], {"reals": 0.1, "noise": 0.0, "observed": 0.0,
-                                                  "variables": 0.0, "focus": 1.0})  # fmt: skip
+            silent = {"reals": 0.1, "noise": 0.0, "observed": 0.0, "variables": 0.0}
+            options = _numbers(settings or [], {**silent, "focus": 1.0, "negative": 0.0})
             made = stamps(
                 survey,
                 n,
@@ -112,6 +113,7 @@ def simulate(
                 observed=bool(options["observed"]),
                 variables=options["variables"],
                 focus=options["focus"],
+                negative=bool(options["negative"]),
                 seed=seed,
                 progress=progress,
             )

@@ -4,6 +4,8 @@ Nothing is drawn as a stamp: whatever stands out of a difference image is a dete
 is follows from what was put in, what lies near and what spoiled the pixels there.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -34,6 +36,21 @@ def detect(visit: Visit, *, threshold: float = 5.0, apart: float = 4.0) -> NDArr
         if kept[i]:
             kept[j] = False
     return places[kept]
+
+
+def turned(visit: Visit) -> Visit:
+    """The same visit looked at for what has lost light: reference minus new, as alerts have it.
+
+    ZTF's packets of negative detections hold the difference turned round, so that every detection
+    is bright in it; so does this visit, in which only what has faded is due to be found.
+    """
+    return replace(
+        visit,
+        difference=-visit.difference,
+        score=-visit.score,
+        expected=-visit.expected,
+        sign=-visit.sign,
+    )
 
 
 def cut(visit: Visit, places: NDArray[np.int64], size: int) -> NDArray[np.float32]:
@@ -95,7 +112,8 @@ def tell(visit: Visit, places: NDArray[np.int64]) -> dict[str, np.ndarray]:
     kind = np.where(is_real & (host == ON_STAR), "variable", kind)
     star_row, star_away = _nearest(visit.field.stars, places, 20.0)
     galaxy_row, galaxy_away = _nearest(visit.field.galaxies, places, 20.5)
-    true = np.where(is_real, visit.sources.flux[match] if len(visit.sources) else np.nan, np.nan)
+    flux = np.abs(visit.sources.flux)
+    true = np.where(is_real, flux[match] if len(flux) else np.nan, np.nan)
     names = [
         _object(visit, real, what, place, row, at, galaxy, near)
         for real, what, place, row, at, galaxy, near in zip(
@@ -131,7 +149,7 @@ def tell(visit: Visit, places: NDArray[np.int64]) -> dict[str, np.ndarray]:
 def _unit(visit: Visit) -> float:
     """[electrons above the atmosphere] of a score of one on empty sky."""
     if len(visit.sources):
-        return float(visit.sources.flux[0] / visit.expected[0])
+        return float(abs(visit.sources.flux[0] / visit.expected[0]))
     return float(np.sqrt((visit.sky + visit.detector.read_noise**2) / power(visit.psf)))
 
 
@@ -139,7 +157,7 @@ def _local(visit: Visit, places: NDArray[np.int64]) -> Array:
     """Noise at some places in units of that of empty sky."""
     new = visit.new[places[:, 1], places[:, 0]].astype(np.float64)
     difference = visit.difference[places[:, 1], places[:, 0]].astype(np.float64)
-    light = np.maximum(np.nan_to_num(new - difference), 0)
+    light = np.maximum(np.nan_to_num(new - visit.sign * difference), 0)
     return np.asarray(np.sqrt(1 + light / (visit.sky + visit.detector.read_noise**2)))
 
 

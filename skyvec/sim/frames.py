@@ -283,8 +283,9 @@ def paint(image: Frame, sources: Sources, psf: Array) -> None:
         return
     chosen = sources.take(inside)
     is_star = chosen.radius == 0
-    half = np.where(is_star & (chosen.flux < 5e3), 9, 15)
-    half[chosen.flux > np.where(is_star, 2e5, 4e4)] = MARGIN // 2 - 1
+    light = np.abs(chosen.flux)  # what has faded is painted dark
+    half = np.where(is_star & (light < 5e3), 9, 15)
+    half[light > np.where(is_star, 2e5, 4e4)] = MARGIN // 2 - 1
     seen = np.asarray(psf)[inside]
     # out of focus, or of fine pixels: what is wide needs a wide square
     wide = np.sqrt(np.maximum(seen[:, 0], seen[:, 2]))

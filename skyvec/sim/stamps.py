@@ -4,16 +4,16 @@ Exposures are those of ``visits``, detections and their truth those of ``detecti
 are taken until there are as many of each class as were asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skyvec.schema import Catalog, Stamps
 from skyvec.sim import frames
-from skyvec.sim.detections import cut, detect, tell
+from skyvec.sim.detections import cut, detect, tell, turned
 from skyvec.sim.frames import MARGIN, Detector
-from skyvec.sim.visits import SIDE, draw_field, make_visit
+from skyvec.sim.visits import SIDE, Visit, draw_field, make_visit
 
 SIZE = 29
 """[px] of a stamp, as in Takahashi et al. 2022."""
@@ -38,6 +38,7 @@ def simulate_stamps(
     slope: float | None = None,
     near_galaxies: float = 0.5,
     variables: float = 0.0,
+    negative: bool = False,
     threshold: float = 5.0,
     visits: int = 6,
     name: str = "sim",
@@ -60,6 +61,8 @@ def simulate_stamps(
         variables: Share of those not near a galaxy that are the new light of a star of the field,
             5 % to twice its own. A survey of transients calls such a detection bogus, or has it
             removed by a catalogue (0, as published); one of variables, ZTF's or LSST's, real.
+        negative: Whether the pipeline detects what has lost light too, reference minus new, and
+            half of the variables fade: as in ZTF's alerts.
         threshold: Score above which the pipeline detects.
         visits: Exposures of each field.
         name: Begins all keys; sets of different names share no object. Parts of one survey are
@@ -71,7 +74,8 @@ def simulate_stamps(
         ``BOGUS_KINDS``), ``detector``, ``exposure``, ``magnitude`` (measured),
         ``true_magnitude`` (NaN of bogus), ``snr``, ``host_distance`` [arcsec] to the nearest
         galaxy, ``star_distance`` [arcsec], ``seeing`` [arcsec], ``limit`` [mag] of the frame,
-        ``x`` and ``y`` [px]. Its targets are the objects of the stamps.
+        ``x`` and ``y`` [px]; with ``negative`` also ``sign``, 1 or -1. Its targets are the
+        objects of the stamps.
 
     Raises:
         ValueError: A number or a range makes no sense.
@@ -108,14 +112,13 @@ def simulate_stamps(
                 slope=slope,
                 near_galaxies=near_galaxies,
                 variables=variables,
+                fading=negative,
             )
-            rows = detect(visit, threshold=threshold)
-            truth = tell(visit, rows)
+            images, truth = _found(visit, threshold, size, negative)
             keep = _keep(truth["is_real"], truth["kind"], left, rng)
             if not len(keep):
                 continue
-            rows = rows[keep]
-            pixels[filled : filled + len(keep)] = cut(visit, rows, size)
+            pixels[filled : filled + len(keep)] = images(keep)
             part = {key: column[keep] for key, column in truth.items()}
             parts.append(part)
             filled += len(keep)
@@ -176,6 +179,28 @@ def _check(
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name} is a share in [0, 1], not {share}")
+
+
+def _found(
+    visit: Visit, threshold: float, size: int, negative: bool
+) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.float32]], dict[str, np.ndarray]]:
+    """Detections of a visit: what cuts out those that are asked for, and what each is."""
+    sides = [visit, turned(visit)] if negative else [visit]
+    places = [detect(one, threshold=threshold) for one in sides]
+    truths = [tell(one, rows) for one, rows in zip(sides, places)]
+    truth = {key: np.concatenate([one[key] for one in truths]) for key in truths[0]}
+    if negative:
+        truth["sign"] = np.repeat([1, -1], [len(rows) for rows in places])
+
+    def images(keep: NDArray[np.int64]) -> NDArray[np.float32]:
+        ends = np.cumsum([0, *map(len, places)])
+        parts = []
+        for one, rows, low, high in zip(sides, places, ends[:-1], ends[1:]):
+            here = keep[(keep >= low) & (keep < high)] - low
+            parts.append(cut(one, rows[here], size))
+        return np.concatenate(parts)
+
+    return images, truth
 
 
 def _keep(

@@ -76,7 +76,8 @@ class Visit:
         sources: The new stars, as they were put in.
         hosts: Row of the galaxy each was put near, -1 for none, ``ON_STAR`` where the new light
             is that of a star of the field, shape (n,).
-        expected: Score each would have on empty sky, shape (n,).
+        expected: Score each would have on empty sky, shape (n,); negative of what has faded.
+        sign: -1 where difference, score and ``expected`` are turned round.
     """
 
     field: Field
@@ -93,6 +94,7 @@ class Visit:
     sources: Sources
     hosts: NDArray[np.int64]
     expected: Array
+    sign: int = 1
 
 
 def draw_field(rng: np.random.Generator, name: str, *, side: int = SIDE) -> Field:
@@ -135,6 +137,7 @@ def make_visit(
     slope: float = 0.0,
     near_galaxies: float = 0.5,
     variables: float = 0.0,
+    fading: bool = False,
     side: int = SIDE,
 ) -> Visit:
     """Take a new image of a field with a sensor, put new stars in, subtract the reference.
@@ -150,6 +153,7 @@ def make_visit(
         slope: Rise of their number [dex per mag].
         near_galaxies: Share of new stars put near a galaxy.
         variables: Share of the others that are the new light of a star of the field.
+        fading: Whether half of these have lost light instead.
         side: [px] of the frame.
     """
     seeing = float(np.clip(rng.lognormal(np.log(2.4), 0.22), 1.6, 5.0))
@@ -182,7 +186,9 @@ def make_visit(
     size, e1, e2 = 1 + rng.normal(0, 0.015), *rng.normal(0, 0.012, 2)
     measured = size**2 * (psf + np.array([e1, e2, -e1]) * (psf[0] + psf[2]) / 2)
 
-    new, hosts = _new_stars(field, rng, n_new, magnitudes, slope, near_galaxies, variables, side)
+    new, hosts = _new_stars(
+        field, rng, n_new, magnitudes, slope, near_galaxies, variables, fading, side
+    )
     if observed:
         at = frames.psf_matrix(new.x, new.y, seeing, shake, detector, side)
     else:
@@ -260,6 +266,7 @@ def _new_stars(
     slope: float,
     near_galaxies: float,
     variables: float,
+    fading: bool,
     side: int,
 ) -> tuple[Sources, NDArray[np.int64]]:
     x, y = rng.uniform(3, side - 4, n), rng.uniform(3, side - 4, n)
@@ -287,6 +294,10 @@ def _new_stars(
         x[vary], y[vary], hosts[vary] = stars.x[chosen], stars.y[chosen], ON_STAR
         change = stars.flux[chosen] * 10 ** rng.uniform(-1.3, 0.3, len(vary))
         flux[vary] = np.clip(change, low, high)
+        if fading:
+            faded = rng.uniform(size=len(vary)) < 0.5
+            least = np.minimum(change, 0.95 * stars.flux[chosen])  # nothing loses more than it has
+            flux[vary[faded]] = -np.clip(least, 0, high)[faded]
     return frames.stars(x, y, flux), hosts
 
 
