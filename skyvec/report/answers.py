@@ -114,8 +114,8 @@ def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
 
     Images by distance (:func:`far_outliers`): a trail or a saturated star makes a code longer and
     turns it towards those of other bright images, where cosines find company. All else by cosine
-    (:func:`outliers`), which stays fast at millions; try the distance too, as it finds other
-    oddities, in made-up skies more of those that were planted.
+    (:func:`outliers`), of which a graph ranks all of millions; try the distance too, as it finds
+    other oddities, in made-up skies more of those that were planted.
     """
     rank = far_outliers if store.survey_kind(survey) == "images" else outliers
     return rank(survey, model, k=k)
