@@ -6,21 +6,22 @@ import torch
 from torch.nn import functional
 
 from skyvec.models.stamps import Complex, Simple
-from skyvec.nn import winograd
-from skyvec.nn.products import NEVER, multiply, pack, scratch, sixes
-from skyvec.nn.winograd import (
-    KERNEL,
-    Bend,
-    Conv3,
+from skyvec.nn import stem, winograd
+from skyvec.nn.maps import (
+    SOME,
     Map,
     Sums,
     bend,
-    gather,
-    gather_and_multiply,
-    halve,
+    halve_all,
+    multiply_some,
+    places,
     room,
     sums,
+    weigh_and_add,
 )
+from skyvec.nn.products import NEVER, aligned, multiply, multiply_at, pack, sixes
+from skyvec.nn.stem import First, Stem
+from skyvec.nn.winograd import KERNEL, Bend, Conv3
 from skyvec.realbogus import fast
 from skyvec.realbogus.train import scores_of
 
@@ -54,51 +55,116 @@ def test_a_product_is_numpys_and_cut_at_the_threshold():
     wanted = rows.astype(np.float64) @ weight + bias
     for least in (NEVER, np.float32(0)):
         multiply(
-            laid.reshape(-1), 0, 19, 0, 1, 12, 19, pack(weight), 0, 32, bias, least,
-            out.reshape(-1), 0, 32,
+            laid.reshape(-1), 0, 19, 12, 19, pack(weight), 0, 32, bias, least, out.reshape(-1),
+            0, 32,
         )  # fmt: skip
         assert np.allclose(out[:7], wanted.clip(least), atol=1e-5)
     with pytest.raises(ValueError, match="no multiple of 16"):
         pack(some(3, 8))
 
 
-@pytest.mark.parametrize("together", [1, 2, 5])
+def torchs(x, weight, bias, **more):
+    """A convolution in double precision, channels last."""
+    made = functional.conv2d(
+        torch.from_numpy(x).double().permute(0, 3, 1, 2), torch.from_numpy(weight).double(),
+        torch.from_numpy(bias).double(), **more,
+    )  # fmt: skip
+    return made.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("some_rows", [6, 24])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2)])
-def test_a_gathered_convolution_is_torchs(together, kernel, stride):
+def test_products_of_neighbourhoods_are_a_convolution(some_rows, kernel, stride):
     x, weight, bias = some(5, 8, 8, 8), some(16, 8, kernel, kernel, seed=2), some(16, seed=3)
     side = 8 // stride
-    here, start = mapped(x, 4), 1  # the odd pixel of padding last
-    rows = np.empty((sixes(together * side**2), kernel**2 * 8), np.float32)
-    out = np.empty((5 * side**2 + 5, 16), np.float32)
-    gather_and_multiply(
-        here.flat, here.data.shape, kernel, stride, start, side, side, together,
-        rows.reshape(-1), pack(weight.transpose(2, 3, 1, 0).reshape(-1, 16)), bias,
-        out.reshape(-1),
+    here, out = mapped(x, 4), room("out", 5, side, side, 16, 4)  # the odd padding last
+    multiply_some(
+        here.flat, places(here.data.shape, side, side, stride), some_rows,
+        here.data.shape[2] * 8, kernel, kernel * 8,
+        pack(weight.transpose(2, 3, 1, 0).reshape(-1, 16)), bias, out.flat,
+        places(out.data.shape, side, side), np.empty(some_rows * 16, np.float32),
     )  # fmt: skip
-    padded = functional.pad(torch.from_numpy(x).double().permute(0, 3, 1, 2), (0, kernel - 1) * 2)
-    wanted = functional.conv2d(
-        padded, torch.from_numpy(weight).double(), torch.from_numpy(bias).double(), stride
-    )[..., :side, :side]
-    got = out[: 5 * side**2].reshape(5, side, side, 16)
-    assert np.allclose(got, wanted.permute(0, 2, 3, 1), atol=1e-4)
+    padded = np.pad(x, ((0, 0), (0, kernel - 1), (0, kernel - 1), (0, 0)))
+    wanted = torchs(padded, weight, bias, stride=stride)[:, :side, :side]
+    assert np.allclose(inside(out), wanted, atol=1e-4)
+    assert np.count_nonzero(out.data) == wanted.size  # nothing on the border
 
 
 def test_rows_in_several_runs_are_neighbourhoods():
     image, weight = some(5, 9, 4), some(3 * 3 * 4, 16, seed=2)
-    out = np.full((6, 16), np.nan, np.float32)
-    multiply(
-        image.reshape(-1), 36, 4, 36, 3, 6, 12, pack(weight), 0, 16, np.zeros(16, np.float32),
-        NEVER, out.reshape(-1), 0, 16,
+    out, at = np.full((6, 16), np.nan, np.float32), 36 + 4 * np.arange(6)
+    multiply_at(
+        image.reshape(-1), at, 0, 6, 36, 3, 12, pack(weight), np.zeros(16, np.float32),
+        out.reshape(-1), 16,
     )  # fmt: skip
     wanted = [image[1:4, z : z + 3].reshape(-1).astype(np.float64) @ weight for z in range(6)]
     assert np.allclose(out, wanted, atol=1e-5)
+
+
+def test_memory_begins_with_a_line_of_the_cache():
+    for size in (1, 17, 1000):
+        assert len(aligned(size)) == size
+        assert aligned(size).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(("border", "edge"), [(0, 0), (2, 1)])
+def test_the_first_convolution_is_torchs(border, edge):
+    x, weight, bias = some(3, 13, 11, 3), some(16, 3, 5, 5, seed=2), some(16, seed=3)
+    high, broad = 9 + 2 * border, 7 + 2 * border
+    out = np.zeros((3, high + 2 * edge, broad + 2 * edge, 16), np.float32)
+    First(weight, bias, border)(
+        np.ascontiguousarray(x.transpose(0, 3, 1, 2)), Map(out, high, broad), edge
+    )
+    wanted = torchs(x, weight, bias, padding=border).clip(0)
+    assert np.allclose(out[:, edge : edge + high, edge : edge + broad], wanted, atol=1e-4)
+    assert np.count_nonzero(out) == np.count_nonzero(wanted)
+    with pytest.raises(ValueError, match="expected"):
+        First(some(16, 3, 3, 3), bias, 1)
+
+
+@pytest.mark.parametrize("side", [12, 13])
+def test_a_stem_is_torchs_and_pools(side, monkeypatch):
+    monkeypatch.setattr(stem, "TOGETHER", 2)  # and one image alone
+    x, out = some(5, side, side, 3), room("pooled", 5, -(-side // 2), -(-side // 2), 16, 4)
+    weights = [some(16, 3, 5, 5, seed=1), some(16, 16, 3, 3, seed=2), some(16, 16, 3, 3, seed=3)]
+    biases = [some(16, seed=seed) for seed in (4, 5, 6)]
+    first = First(weights[0], biases[0], 2)
+    Stem(first, list(zip(weights[1:], biases[1:])))(
+        np.ascontiguousarray(x.transpose(0, 3, 1, 2)), out
+    )
+    for weight, bias in zip(weights, biases):
+        x = torchs(x, weight, bias, padding=weight.shape[2] // 2).clip(0)
+        x = x.astype(np.float32)
+    wanted = functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 2, ceil_mode=True)
+    wanted = wanted.permute(0, 2, 3, 1).numpy()
+    assert np.abs(inside(out) - wanted).max() < 1e-4 * wanted.max()
+    assert np.count_nonzero(out.data) == np.count_nonzero(inside(out))
+
+
+def test_pixels_are_weighed_and_the_shortcut_added():
+    u, x = some(3, 5, 7, 32), some(3, 9, 13, 16, seed=2)  # every second pixel of x
+    channel, place, weight = some(3, 32, seed=3), some(32, seed=4), some(16, 32, seed=5)
+    bias, offset = some(32, seed=6), np.float32(0.3)
+    here, there = mapped(u, 4), room("longer", 3, 9, 13, 16, 4)
+    there.data[:, 1:10, 1:14] = x
+    added = Sums(*(np.full((3, 32), np.nan, np.float32) for _ in range(2)))
+    weigh_and_add(
+        here.flat, places(here.data.shape, 5, 7), 35, channel.reshape(-1), place, offset,
+        there.flat, places(there.data.shape, 5, 7, 2), 16, pack(weight), bias,
+        np.empty(SOME * 32, np.float32), added.plain.reshape(-1), added.square.reshape(-1),
+    )  # fmt: skip
+    gate = 1 / (1 + np.exp(-(u @ place + offset)))
+    wanted = u * (gate[..., None] + channel[:, None, None]) + x[:, ::2, ::2] @ weight + bias
+    assert np.allclose(inside(here), wanted, atol=1e-4)
+    assert np.allclose(added.plain, wanted.sum((1, 2)), rtol=1e-4, atol=1e-3)
+    assert np.allclose(added.square, (wanted**2).sum((1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("m", [4, 5, 6])
 def test_the_three_transforms_belong_together(m):
     signal, kernel = some(m + 2, 8), some(3, seed=2)
     into, out = np.empty((m + 2, 8), np.float32), np.empty((m, 8), np.float32)
-    winograd._into(m, signal.reshape(-1), 0, 8, into.reshape(-1), 0, 8, 1)
+    winograd.into_points(m, signal.reshape(-1), 0, 8, into.reshape(-1), 0, 8, 1)
     products = (KERNEL[m] @ kernel).astype(np.float32)[:, None] * into
     winograd._out_of(m, products.reshape(-1), 0, 8, out.reshape(-1), 0, 8, 1, NEVER)
     wanted = [np.correlate(signal[:, k], kernel, "valid") for k in range(8)]
@@ -113,10 +179,7 @@ def test_a_convolution_is_torchs(m, height, width, rectify):
     conv = Conv3(weight, bias, m, "test", rectify=rectify)
     conv.block = 12  # more tiles than that, and a last block that is not full
     out = conv(mapped(x, m))
-    wanted = functional.conv2d(
-        torch.from_numpy(x).double().permute(0, 3, 1, 2), torch.from_numpy(weight).double(),
-        torch.from_numpy(bias).double(), padding=1,
-    ).permute(0, 2, 3, 1).numpy()  # fmt: skip
+    wanted = torchs(x, weight, bias, padding=1)
     wanted = wanted.clip(0) if rectify else wanted
     assert np.abs(inside(out) - wanted).max() < 1e-4 * np.abs(wanted).max()
     assert np.count_nonzero(out.data) == np.count_nonzero(inside(out))  # the border is clear
@@ -146,21 +209,18 @@ def test_passes_over_maps_by_hand():
     assert np.allclose(plain, x.sum((1, 2)), atol=1e-4)
     assert np.allclose(square, (x**2).sum((1, 2)), atol=1e-4)
     scale, shift, least = some(2, 16, seed=2), some(16, seed=3), some(16, seed=4)
-    out = Map(scratch("bent", *shape), 5, 7)
+    out = room("bent", 2, 5, 7, 16, 4)
     bend(here.flat, shape, 5, 7, scale.reshape(-1), shift, least, out.flat)
     wanted = np.maximum(x * scale[:, None, None] + shift, least)
     assert np.allclose(inside(out), wanted, atol=1e-6)
     assert np.count_nonzero(out.data) == wanted.size
     for high, broad in ((3, 4), (2, 3)):  # the odd row and column kept, or dropped
         half = np.empty((2, high, broad, 16), np.float32)
-        halve(here.flat, shape, 1, 5, 7, half.reshape(-1), half.shape, 0, high, broad)
+        halve_all(here.flat, shape, 1, 5, 7, half.reshape(-1), half.shape, 0, high, broad)
         pooled = functional.max_pool2d(
             torch.from_numpy(x).permute(0, 3, 1, 2), 2, ceil_mode=high == 3
         )
         assert np.array_equal(half, pooled.permute(0, 2, 3, 1).numpy())
-    rows = np.empty((2 * 3 * 4, 16), np.float32)
-    gather(here.flat, shape, 1, 2, 1, 3, 4, rows.reshape(-1))
-    assert np.array_equal(rows, x[:, ::2, ::2].reshape(-1, 16))
 
 
 def stirred(net):
@@ -179,7 +239,7 @@ def test_an_engine_gives_the_scores_of_the_network(kind, as_released, side, monk
     net = stirred(kind(side=side, width=16, as_released=as_released))
     pixels = np.random.default_rng(0).random((11, 3, side, side)).astype(np.float32)
     wanted = scores_of(net, pixels)
-    monkeypatch.setattr(fast, "EARLY", 4)
+    monkeypatch.setattr(fast, "FEW", 4)
     monkeypatch.setattr(fast, "LATE", 7)
     monkeypatch.setattr(fast, "GROUP", 7)
     engine = fast.engine(net)

@@ -6,22 +6,20 @@ The products over channels become (m + 2)^2 dense matrix products; the transform
 single passes, compiled once for a machine and kept beside this file. A few tiles are worked on at
 a time, so that what lies between the passes stays in a core's own cache.
 
-Maps are (n, tall, wide, channel), float32, with a border of zeros: one pixel before, as many after
-as fill the last tile and one more.
-
 References:
     Winograd 1980, Arithmetic complexity of computations; Lavin & Gray 2016, CVPR
     (arXiv:1509.09308).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from skyvec.nn.maps import Map, Sums, halve, room
 from skyvec.nn.products import FAST, NEVER, Array, multiply, pack, scratch, sixes
-from skyvec.nn.vectors import larger, load, spread, store, total
+from skyvec.nn.vectors import larger, load, spread, store
 
 KERNEL = {
     4: np.array([
@@ -47,19 +45,6 @@ PAGE = 16
 """Floats between two planes of products, lest they fall on the same lines of the cache."""
 
 
-class Map(NamedTuple):
-    """Images with their border of zeros: data (n, tall, wide, c), and pixels inside."""
-
-    data: Array
-    height: int
-    width: int
-
-    @property
-    def flat(self) -> Array:
-        """The data in one row."""
-        return self.data.reshape(-1)
-
-
 class Bend(NamedTuple):
     """max(x scale + shift, least) of each channel: scale (n, c), shift and least (c,)."""
 
@@ -68,65 +53,62 @@ class Bend(NamedTuple):
     least: Array
 
 
-class Sums(NamedTuple):
-    """Sums of x and of x^2 over the pixels of each channel, (n, c)."""
-
-    plain: Array
-    square: Array
-
-
 _NOTHING = np.zeros(0, np.float32)
 
 
-def room(slot: str, n: int, height: int, width: int, channels: int, m: int) -> Map:
-    """Make a map for tiles of m pixels; its border is yet to be cleared."""
-    tall, wide = (-(-size // m) * m + 2 for size in (height, width))
-    return Map(scratch(slot, n, tall, wide, channels), height, width)
+@njit(**FAST)  # type: ignore[untyped-decorator]
+def _six_points(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:
+    """B^T d at the points 0, 1, -1, 2, -2 and infinity."""
+    four, five, two = (spread(np.float32(4)), spread(np.float32(5)), spread(np.float32(2)))
+    a, b = d4 - four * d2, d3 - four * d1
+    e, f = d4 - d2, two * (d3 - d1)
+    first, last = four * d0 - five * d2 + d4, four * d1 - five * d3 + d5
+    return first, a + b, a - b, e + f, e - f, last
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
-def _into(m: int, x: Array, at: int, step: int, v: Array, to: int, hop: int, count: int) -> None:
+def into_points(
+    m: int, x: Array, at: int, step: int, v: Array, to: int, hop: int, count: int
+) -> None:
     """B^T d of ``count`` eights of columns: d_j at x[at + j step], row i to v[to + i hop]."""
     if m == 4:
-        four, five, two = spread(np.float32(4)), spread(np.float32(5)), spread(np.float32(2))
         for _ in range(count):
-            d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
-            d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
-            a, b = d4 - four * d2, d3 - four * d1
-            e, f = d4 - d2, two * (d3 - d1)
-            store(v, to, four * d0 - five * d2 + d4)
-            store(v, to + hop, a + b)
-            store(v, to + 2 * hop, a - b)
-            store(v, to + 3 * hop, e + f)
-            store(v, to + 4 * hop, e - f)
-            store(v, to + 5 * hop, four * d1 - five * d3 + d5)
+            r0, r1, r2, r3, r4, r5 = _six_points(
+                load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step),
+                load(x, at + 4 * step), load(x, at + 5 * step),
+            )  # fmt: skip
+            store(v, to, r0)
+            store(v, to + hop, r1)
+            store(v, to + 2 * hop, r2)
+            store(v, to + 3 * hop, r3)
+            store(v, to + 4 * hop, r4)
+            store(v, to + 5 * hop, r5)
             at += 8
             to += 8
         return
     if m == 5:
-        half, four, five = spread(np.float32(0.5)), spread(np.float32(4)), spread(np.float32(5))
-        two = spread(np.float32(2))
+        half, four, five = (spread(np.float32(0.5)), spread(np.float32(4)), spread(np.float32(5)))
         for _ in range(count):
             d0, d1, d2 = load(x, at), load(x, at + step), load(x, at + 2 * step)
-            d3, d4, d5 = load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step)
+            d3, d4, d5 = (load(x, at + 3 * step), load(x, at + 4 * step), load(x, at + 5 * step))
             d6 = load(x, at + 6 * step)
             store(v, to + 5 * hop, four * d1 - five * d3 + d5)
             # the points of m = 4 in what is left once the point 1/2 is divided out
-            d0, d1, d2 = d1 - half * d0, d2 - half * d1, d3 - half * d2
-            d3, d4, d5 = d4 - half * d3, d5 - half * d4, d6 - half * d5
-            a, b = d4 - four * d2, d3 - four * d1
-            e, f = d4 - d2, two * (d3 - d1)
-            store(v, to, four * d0 - five * d2 + d4)
-            store(v, to + hop, a + b)
-            store(v, to + 2 * hop, a - b)
-            store(v, to + 3 * hop, e + f)
-            store(v, to + 4 * hop, e - f)
-            store(v, to + 6 * hop, four * d1 - five * d3 + d5)
+            r0, r1, r2, r3, r4, r6 = _six_points(
+                d1 - half * d0, d2 - half * d1, d3 - half * d2, d4 - half * d3, d5 - half * d4,
+                d6 - half * d5,
+            )  # fmt: skip
+            store(v, to, r0)
+            store(v, to + hop, r1)
+            store(v, to + 2 * hop, r2)
+            store(v, to + 3 * hop, r3)
+            store(v, to + 4 * hop, r4)
+            store(v, to + 6 * hop, r6)
             at += 8
             to += 8
         return
     k, l = spread(np.float32(5.25)), spread(np.float32(4.25))
-    p, q, r = spread(np.float32(0.25)), spread(np.float32(1.25)), spread(np.float32(0.5))
+    p, q, r = (spread(np.float32(0.25)), spread(np.float32(1.25)), spread(np.float32(0.5)))
     s, two, four, five = (
         spread(np.float32(2.5)), spread(np.float32(2)), spread(np.float32(4)),
         spread(np.float32(5)),
@@ -161,7 +143,7 @@ def _out_of(
 ) -> None:  # fmt: skip
     """A^T of ``count`` eights of columns, cut at ``least``."""
     z = spread(least)
-    two, four, eight = spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8))
+    two, four, eight = (spread(np.float32(2)), spread(np.float32(4)), spread(np.float32(8)))
     if m == 4:
         for _ in range(count):
             m1, m2 = load(v, at + step), load(v, at + 2 * step)
@@ -247,19 +229,46 @@ def _add_tile(
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
-def _convolve(
+def convolve(
     x: Array, shape: tuple[int, int, int, int], m: int, height: int, width: int, kernel: Array,
-    outputs: int, bias: Array, none: Array, least: np.float32, block: int, v: Array,
-    product: Array, t: Array, out: Array, scale: Array, shift: Array, floor: Array, bent: Array,
-    plain: Array, square: Array,
+    bias: Array, none: Array, least: np.float32, block: int, v: Array, product: Array, t: Array,
+    tile: Array, out: Array, into: tuple[int, int, int, int], halves: bool, scale: Array,
+    shift: Array, floor: Array, plain: Array, square: Array,
 ) -> None:  # fmt: skip
+    """Convolve the images of a map; :class:`Conv3` has the meaning of the arguments.
+
+    Args:
+        x: The map, flat.
+        shape: Of it.
+        m: Of the tiles.
+        height: Pixels inside.
+        width: Pixels inside.
+        kernel: From :func:`prepare_kernel`.
+        bias: (out,).
+        none: As many zeros.
+        least: What is smaller becomes it.
+        block: Tiles at a time, a multiple of six.
+        v: Room for their transforms.
+        product: Room for those of the result.
+        t: Room for a tile between two transforms.
+        tile: Room for a tile.
+        out: Map written to, flat.
+        into: Its shape.
+        halves: Write the largest of 2 x 2 only.
+        scale: Of the bend, (n, in) flat, or nothing.
+        shift: Of the bend.
+        floor: Of the bend.
+        plain: Written to: sums of the result, (n, out) flat; or nothing.
+        square: Written to: sums of its squares.
+    """
     n, tall, wide, channels = shape
+    _, up, along, outputs = into
     down, across, size = (tall - 2) // m, (wide - 2) // m, m + 2
     bends, adds = len(scale) > 0, len(plain) > 0
     if adds:
         plain[:] = np.float32(0)
         square[:] = np.float32(0)
-    tiles = n * down * across
+    tiles, zero = n * down * across, spread(np.float32(0))
     plane, page = block * channels + PAGE, block * outputs + PAGE
     for first in range(0, tiles, block):
         count = min(block, tiles - first)
@@ -270,13 +279,15 @@ def _convolve(
             if bends:
                 _bend_tile(
                     x, at, wide * channels, size, row * m, column * m, height, width, channels,
-                    scale, i * channels, shift, floor, bent,
+                    scale, i * channels, shift, floor, tile,
                 )  # fmt: skip
-                _into(m, bent, 0, size * channels, t, 0, size * channels, size * channels // 8)
+                into_points(
+                    m, tile, 0, size * channels, t, 0, size * channels, size * channels // 8
+                )
             else:
-                _into(m, x, at, wide * channels, t, 0, size * channels, size * channels // 8)
+                into_points(m, x, at, wide * channels, t, 0, size * channels, size * channels // 8)
             for r in range(size):
-                _into(
+                into_points(
                     m, t, r * size * channels, channels, v, r * size * plane + k * channels, plane,
                     channels // 8,
                 )  # fmt: skip
@@ -284,232 +295,41 @@ def _convolve(
         for p in range(size * size):
             # a constant at the point (1, 1) comes out as one in every pixel: the bias is free
             multiply(
-                v, p * plane, channels, 0, 1, rows, channels, kernel, p * channels * outputs,
-                outputs, bias if p == size + 1 else none, NEVER, product, p * page, outputs,
+                v, p * plane, channels, rows, channels, kernel, p * channels * outputs, outputs,
+                bias if p == size + 1 else none, NEVER, product, p * page, outputs,
             )  # fmt: skip
         for k in range(count):
             i, place = divmod(first + k, down * across)
             row, column = divmod(place, across)
+            high, broad = min(m, height - row * m), min(m, width - column * m)
             for j in range(size):
                 _out_of(
                     m, product, j * page + k * outputs, size * page, t, j * outputs,
                     size * outputs, outputs // 8, NEVER,
                 )  # fmt: skip
-            for y in range(min(m, height - row * m)):
-                to = ((i * tall + 1 + row * m + y) * wide + 1 + column * m) * outputs
-                _out_of(m, t, y * size * outputs, outputs, out, to, outputs, outputs // 8, least)
-            if adds:  # while the tile is at hand
-                at = ((i * tall + 1 + row * m) * wide + 1 + column * m) * outputs
-                _add_tile(
-                    out, at, wide * outputs, min(m, height - row * m), min(m, width - column * m),
-                    outputs, plain, square, i * outputs,
+            if halves:
+                for y in range(high):
+                    _out_of(
+                        m, t, y * size * outputs, outputs, tile, y * m * outputs, outputs,
+                        outputs // 8, least,
+                    )  # fmt: skip
+                half = m // 2
+                to = ((i * up + 1 + row * half) * along + 1 + column * half) * outputs
+                halve(
+                    tile, 0, m * outputs, high, broad, outputs, out, to, along * outputs,
+                    (high + 1) // 2, (broad + 1) // 2,
                 )  # fmt: skip
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def clear_border(x: Array, shape: tuple[int, int, int, int], height: int, width: int) -> None:
-    """Set all that lies outside the pixels of a map to 0."""
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for y in range(tall):
-            row = (i * tall + y) * wide
-            first = wide if y < 1 or y > height else 1
-            for at in range(row * channels, (row + first) * channels):
-                x[at] = np.float32(0)
-            if first == 1:
-                for at in range((row + 1 + width) * channels, (row + wide) * channels):
-                    x[at] = np.float32(0)
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def bend(
-    x: Array, shape: tuple[int, int, int, int], height: int, width: int, scale: Array,
-    shift: Array, least: Array, out: Array,
-) -> None:  # fmt: skip
-    """max(x scale + shift, least), scale (n, c) flat, shift and least (c,); the border stays 0."""
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for y in range(1, height + 1):
-            at = ((i * tall + y) * wide + 1) * channels
-            for _ in range(width):
-                for c in range(0, channels, 8):
-                    value = load(x, at + c) * load(scale, i * channels + c) + load(shift, c)
-                    store(out, at + c, larger(value, load(least, c)))
-                at += channels
-    clear_border(out, shape, height, width)
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def sums(
-    x: Array, shape: tuple[int, int, int, int], height: int, width: int, plain: Array,
-    square: Array,
-) -> None:  # fmt: skip
-    """Sums of x and of x^2 over the pixels of each channel, (n, c) flat, c in sixteens."""
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for c in range(0, channels, 16):  # whole lines of the cache
-            one0 = one1 = two0 = two1 = spread(np.float32(0))
-            for y in range(1, height + 1):
-                at = ((i * tall + y) * wide + 1) * channels + c
-                for _ in range(width):
-                    a, b = load(x, at), load(x, at + 8)
-                    one0, one1 = one0 + a, one1 + b
-                    two0, two1 = two0 + a * a, two1 + b * b
-                    at += channels
-            to = i * channels + c
-            store(plain, to, one0)
-            store(plain, to + 8, one1)
-            store(square, to, two0)
-            store(square, to + 8, two1)
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def halve(
-    x: Array, shape: tuple[int, int, int, int], edge: int, height: int, width: int, out: Array,
-    into: tuple[int, int, int, int], margin: int, high: int, broad: int,
-) -> None:  # fmt: skip
-    """Largest of 2 x 2, the odd row and column alone.
-
-    The pixels of x begin ``edge`` from its corner, those of the result, ``high`` by ``broad``,
-    ``margin`` from its own.
-    """
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for y in range(high):
-            one = (i * tall + edge + 2 * y) * wide + edge
-            two = (i * tall + edge + min(2 * y + 1, height - 1)) * wide + edge
-            to = (i * into[1] + margin + y) * into[2] + margin
-            for z in range(broad):
-                a, b = 2 * z, min(2 * z + 1, width - 1)
-                for c in range(0, channels, 8):
-                    up = larger(
-                        load(x, (one + a) * channels + c), load(x, (one + b) * channels + c)
-                    )
-                    low = larger(
-                        load(x, (two + a) * channels + c), load(x, (two + b) * channels + c)
-                    )
-                    store(out, (to + z) * channels + c, larger(up, low))
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def gather(
-    x: Array, shape: tuple[int, int, int, int], kernel: int, stride: int, start: int, high: int,
-    broad: int, out: Array,
-) -> None:  # fmt: skip
-    """Lay the neighbourhood (y, x, channel) of every ``stride``-th pixel in a row.
-
-    The first begins ``start`` from the corner of the map.
-    """
-    n, tall, wide, channels = shape
-    to, run = 0, kernel * channels
-    for i in range(n):
-        for y in range(high):
-            for z in range(broad):
-                for a in range(kernel):
-                    at = (
-                        (i * tall + start + y * stride + a) * wide + start + z * stride
-                    ) * channels
-                    for c in range(0, run, 8):
-                        store(out, to + c, load(x, at + c))
-                    to += run
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def convolve_first(
-    pixels: Array, border: int, kernel: int, weight: Array, outputs: int, bias: Array,
-    least: np.float32, laid: Array, out: Array, shape: tuple[int, int, int, int], edge: int,
-) -> None:  # fmt: skip
-    """Convolve few channels directly, (n, c, y, x) -> a map whose pixels begin at ``edge``.
-
-    Neighbours in a row of an image are neighbours in memory: nothing is copied for a product.
-    Writes up to five pixels beyond the last of each row.
-    """
-    n, channels, height, width = pixels.shape
-    _, tall, wide, _ = shape
-    high, broad = height + 2 * border - kernel + 1, width + 2 * border - kernel + 1
-    rows = -(-broad // 6) * 6
-    line = (rows + kernel - 1) * channels
-    for i in range(n):
-        for c in range(channels):
-            for y in range(height):
-                at = (y + border) * line + border * channels + c
-                for z in range(width):
-                    laid[at + z * channels] = pixels[i, c, y, z]
-        for y in range(high):
-            multiply(
-                laid, y * line, channels, line, kernel, rows, kernel * channels, weight, 0,
-                outputs, bias, least, out, ((i * tall + edge + y) * wide + edge) * outputs,
-                outputs,
-            )  # fmt: skip
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def gather_and_multiply(
-    x: Array, shape: tuple[int, int, int, int], kernel: int, stride: int, start: int, high: int,
-    broad: int, some: int, rows: Array, weight: Array, bias: Array, out: Array,
-) -> None:  # fmt: skip
-    """A convolution as products of neighbourhoods, those of ``some`` images at a time.
-
-    Args:
-        x: As in :func:`gather`, and so up to ``broad``.
-        shape: Of x.
-        kernel: Pixels along its side.
-        stride: Of the convolution.
-        start: Of the first neighbourhood.
-        high: Of the result.
-        broad: Of the result.
-        some: Images whose neighbourhoods stay in the cache.
-        rows: Room for them, a multiple of six.
-        weight: Packed.
-        bias: Shape (out,).
-        out: Pixels without a border, and five rows more.
-    """
-    n, tall, wide, channels = shape
-    depth, columns, pixels = kernel * kernel * channels, len(bias), high * broad
-    for i in range(0, n, some):
-        count = min(some, n - i)
-        part = (count, tall, wide, channels)
-        gather(
-            x[i * tall * wide * channels :], part, kernel, stride, start, high, broad, rows
-        )  # fmt: skip
-        many = -(-count * pixels // 6) * 6
-        multiply(
-            rows, 0, depth, 0, 1, many, depth, weight, 0, columns, bias, NEVER, out,
-            i * pixels * columns, columns,
-        )  # fmt: skip
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def weigh_and_add(
-    u: Array, shape: tuple[int, int, int, int], height: int, width: int, place: Array,
-    offset: np.float32, channel: Array, shortcut: Array, out: Array, plain: Array, square: Array,
-) -> None:  # fmt: skip
-    """Give u (sigmoid(place . u + offset) + channel) + shortcut, pixel by pixel.
-
-    u and out are maps, ``place`` (c,), ``channel`` (n, c) flat, already squashed, ``shortcut`` the
-    pixels without a border. The sums of the result and of its square are written, (n, c) flat.
-    """
-    n, tall, wide, channels = shape
-    row = 0
-    plain[:] = np.float32(0)
-    square[:] = np.float32(0)
-    for i in range(n):
-        for y in range(1, height + 1):
-            at = ((i * tall + y) * wide + 1) * channels
-            for _ in range(width):
-                dot = spread(np.float32(0))
-                for c in range(0, channels, 8):
-                    dot = dot + load(u, at + c) * load(place, c)
-                gate = np.float32(1) / (np.float32(1) + np.exp(-(total(dot) + offset)))
-                everywhere = spread(gate)
-                for c in range(0, channels, 8):
-                    factor = everywhere + load(channel, i * channels + c)
-                    store(out, at + c, load(u, at + c) * factor + load(shortcut, row + c))
-                at += channels
-                row += channels
-            at -= width * channels
-            _add_tile(out, at, 0, 1, width, channels, plain, square, i * channels)
-    clear_border(out, shape, height, width)
+                continue
+            at = ((i * up + 1 + row * m) * along + 1 + column * m) * outputs
+            for y in range(high):
+                to = at + y * along * outputs
+                _out_of(m, t, y * size * outputs, outputs, out, to, outputs, outputs // 8, least)
+                for c in range(broad * outputs, m * outputs, 8):
+                    store(out, to + c, zero)
+            if adds:  # while the tile is at hand
+                _add_tile(
+                    out, at, along * outputs, high, broad, outputs, plain, square, i * outputs
+                )  # fmt: skip
 
 
 def prepare_kernel(weight: NDArray[np.floating], m: int) -> Array:
@@ -558,19 +378,24 @@ class Conv3:
             bend: What its pixels pass through first.
             added: Written to: sums of the result, n of its channels.
         """
-        n, tall, wide, _ = x.data.shape
-        size, block = (self.m + 2) ** 2, self.block
-        out = Map(scratch(self.slot, n, tall, wide, self.outputs), x.height, x.width)
-        v = scratch("winograd in", size * (block * self.inputs + PAGE))
-        product = scratch("winograd out", size * (block * self.outputs + PAGE))
-        t = scratch("winograd tile", size * max(self.inputs, self.outputs))
-        bent = scratch("winograd bent", size * self.inputs)
+        out = room(self.slot, len(x.data), x.height, x.width, self.outputs, self.m)
         scale, shift, floor = (_NOTHING,) * 3 if bend is None else bend
         plain, square = (_NOTHING,) * 2 if added is None else added
-        _convolve(
-            x.flat, x.data.shape, self.m, x.height, x.width, self.kernel, self.outputs, self.bias,
-            self.none, self.least, block, v, product, t, out.flat, scale.reshape(-1), shift,
-            floor, bent, plain.reshape(-1), square.reshape(-1),
+        convolve(
+            x.flat, x.data.shape, self.m, x.height, x.width, self.kernel, self.bias, self.none,
+            self.least, self.block, *workspace(self.m, self.block, self.inputs, self.outputs),
+            out.flat, out.data.shape, False, scale.reshape(-1), shift, floor, plain.reshape(-1),
+            square.reshape(-1),
         )  # fmt: skip
-        clear_border(out.flat, out.data.shape, out.height, out.width)
         return out
+
+
+def workspace(m: int, block: int, inputs: int, outputs: int) -> tuple[Array, Array, Array, Array]:
+    """Room that :func:`convolve` works in: transforms, products, a tile twice."""
+    size = (m + 2) ** 2
+    return (
+        scratch("winograd in", size * (block * inputs + PAGE)),
+        scratch("winograd out", size * (block * outputs + PAGE)),
+        scratch("winograd between", size * max(inputs, outputs)),
+        scratch("winograd tile", size * max(inputs, outputs)),
+    )
