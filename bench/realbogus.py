@@ -16,7 +16,11 @@ by object and, where there are several trainings, by training.
   validation stamps; "stopped", as published, without the first two; "heart", without all three, to
   the last step. The last two on fewer stamps. The first stage is always of the first way.
 * peers: braai's VGG6 and a random forest on autoScan's 38 numbers, on the same samples.
-* real: published Deep-HiTS figures, and ZTF stamps scored by what was learnt in simulation.
+* real: published Deep-HiTS figures, and ZTF and LSST stamps scored by what was learnt in
+  simulation and on real frames, also adapted to one half of their nights (without a label) and
+  scored on the other.
+* shift: two simulated cameras, pixels of one 1.7 times finer; learnt on the one, tested on the
+  other: as it is, adapted to a night of it without labels of which 5 % is real, and with labels.
 
 With ``--keep DIR`` all that is finished stays there, down to the scores of a network, and a run
 that was stopped goes on where it was. ``--minutes`` stops the table in time and prints it for the
@@ -33,7 +37,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,7 @@ from skyvec.models.stamps import CLASSIFIERS
 from skyvec.prep.stamps import normalise
 from skyvec.realbogus import metrics, suspects
 from skyvec.realbogus.fast import engine
+from skyvec.realbogus.folds import divide
 from skyvec.realbogus.forest import Forest, features
 from skyvec.realbogus.frames import stamps_of_folder
 from skyvec.realbogus.gallery import gallery
@@ -289,13 +294,21 @@ class Bench:
         }  # fmt: skip
 
     def train(
-        self, learn: Samples, recipe: dict[str, Any], name: str, stays: np.ndarray | None = None
+        self,
+        learn: Samples,
+        recipe: dict[str, Any],
+        name: str,
+        stays: np.ndarray | None = None,
+        target: Samples | None = None,
     ) -> Any:
         """Train, or go on with it, and give the network."""
         parts = split(learn, Draw(**complete(recipe)["data"]))
         if stays is not None:
             parts = np.where(stays, parts, -1)
-        made = train_on(learn, recipe, self.folder / name, parts=parts, device=self.options.device)
+        made = train_on(
+            learn, recipe, self.folder / name, parts=parts, target=target,
+            device=self.options.device,
+        )  # fmt: skip
         return load(made)[0]
 
     def kept(self, name: str, key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -726,55 +739,166 @@ class Bench:
         # light that is new, and light of something the reference has already
         reference = normalise(np.stack([t.pixels for t in ztf]), "robust", side=SIDE)[:, 1]
         has_source = reference[:, 13:16, 13:16].mean((1, 2)) > 1
+        is_turned = np.array([str(t.columns["cand_isdiffpos"]) in "f0" for t in ztf])
         likely = np.array([float(t.columns.get("rel") or 0.0) for t in lsst])
         size, n = self.size, self.size.reals + self.size.bogus
-        surveys = {
-            "stars": simulate_stamps(size.reals, size.bogus, np.random.default_rng(21), name="a"),
-            "variables": simulate_stamps(
-                size.reals, size.bogus, np.random.default_rng(22), variables=0.5, name="b"
+
+        def simulated(seed: int, name: str, **options: Any) -> Samples:
+            rng = np.random.default_rng(seed)
+            make = partial(simulate_stamps, size.reals, size.bogus, rng, name=name, **options)
+            return self.made(f"real-{seed}", make)
+
+        wide = make_detectors(8, seed=3, focus=3.5)
+        learn = {
+            "stars": simulated(21, "a"),
+            "variables": simulated(22, "b", variables=0.5),
+            "fading": simulated(23, "c", variables=0.5, negative=True),
+            "frames": self.made("real-frames", lambda: self.real_frames(folder / "frames")),
+            "wide": simulated(
+                24, "d", variables=0.3, negative=True, detectors=wide, magnitudes=(12.1, 17.3)
             ),
-            "frames": self.real_frames(folder / "frames"),
         }
-        learn = {name: _samples(*made) for name, made in surveys.items()}
-        learn["all three"] = join(list(learn.values()))
-        say(f"learnt from {n:,} simulated stamps, {len(learn['frames']):,} of real frames, both")
-        for name, one in learn.items():
-            model = self.train(one, self.recipe("simple", {}, 0), f"real-{name}")
-            look = one.take(np.flatnonzero(split(one, Draw(test=0.0)) == 1))
-            at = metrics.best_threshold(scores_of(model, look.pixels), look.label)["threshold"]
-            score, other = (
-                scores_of(model, normalise(np.stack([t.pixels for t in some]), "asinh", side=SIDE))
-                for some in (ztf, lsst)
-            )
+        learn["all three"] = join([learn[name] for name in ("stars", "variables", "frames")])
+        learn["all five"] = join([learn[name] for name in list(learn)[:5]])
+        say(f"learnt from {n:,} simulated stamps, {len(learn['frames']):,} of real frames, joined")
+        nights = {"ztf": (ztf, "group"), "lsst": (lsst, "cand_visit")}
+        stamps = {name: self.night(*night, name) for name, night in nights.items()}
+        arms = [(name, "", {}) for name in learn]
+        arms += [("all five", "ztf", {"mmd": 0.3}), ("all five", "lsst", {"mmd": 0.3})]
+        arms += [("all five", "ztf", {"mmd": 0.3, "match": "whole"})]
+        for name, to, loss in arms:
+            scores = {}
+            for night, (one, half) in stamps.items():
+                if to in ("", night):
+                    scores[night] = self.adapted(learn[name], name, one, half, to, loss)
+            title = name + (f", adapted to {to} {loss}" if to else "")
+            if "lsst" in scores:
+                score, high = scores["lsst"], (likely > 0.5).astype(int)
+                auc = metrics.auc(score, high)
+                kept = [
+                    (int((score[high == k] >= 0).sum()), int((high == k).sum())) for k in (1, 0)
+                ]
+                low, top = _interval(score, high, stamps["lsst"][0].id)
+                say(
+                    f"  {title}: LSST by reliability AUC {auc:.3f} ({low:.3f} to {top:.3f}); kept "
+                    f"{kept[0][0]} of {kept[0][1]} above .5, {kept[1][0]} of {kept[1][1]} below"
+                )
+                self.result[f"lsst_{title}"] = {"auc": auc, "interval": [low, top], "kept": kept}
+            if "ztf" not in scores:
+                continue
+            score = scores["ztf"]
             cuts = {kind: kinds == kind for kind in np.unique(kinds)}
             braai = cuts.pop("real_braai>0.9")
             cuts |= {
                 "braai>0.9, new": braai & ~has_source,
-                "braai>0.9, varied": braai & has_source,
+                "braai>0.9, brighter": braai & has_source & ~is_turned,
+                "braai>0.9, fainter": braai & has_source & is_turned,
             }
             known = cuts["real_asteroid"] | cuts["bogus"]
-            auc = metrics.auc(score[known], cuts["real_asteroid"][known].astype(int))
-            kept = {cut: (int((score[rows] >= at).sum()), int(rows.sum()))
-                    for cut, rows in cuts.items()}  # fmt: skip
-            for cut, rows in {"LSST, reliability > .5": likely > 0.5,
-                              "LSST, reliability < .5": likely <= 0.5}.items():  # fmt: skip
-                kept[cut] = int((other[rows] >= at).sum()), int(rows.sum())
-            say(f"  {name}: asteroids against bogus AUC {auc:.3f}; kept "
-                + ", ".join(f"{cut} {k} of {m}" for cut, (k, m) in kept.items()))  # fmt: skip
-            self.result[f"ztf_{name}"] = {"auc": auc, **kept}
+            truth = cuts["real_asteroid"][known].astype(int)
+            auc = metrics.auc(score[known], truth)
+            low, top = _interval(score[known], truth, stamps["ztf"][0].exposure[known])
+            found = {cut: (int((score[rows] >= 0).sum()), int(rows.sum()))
+                     for cut, rows in cuts.items()}  # fmt: skip
+            say(f"  {title}: asteroids against bogus AUC {auc:.4f} ({low:.4f} to {top:.4f}); kept "
+                + ", ".join(f"{cut} {k} of {m}" for cut, (k, m) in found.items()))  # fmt: skip
+            self.result[f"ztf_{title}"] = {"auc": auc, "interval": [low, top], **found}
             if self.options.gallery:
                 order = np.argsort(-score)
                 wrong = [i for i in order if kinds[i] == "bogus"][:12]
                 wrong += [i for i in order[::-1] if kinds[i].startswith("real")][:24]
                 truth = np.char.startswith(kinds[wrong], "real").astype(np.int64)
-                page = Path(self.options.gallery) / f"{name.replace(' ', '-')}.html"
+                page = Path(self.options.gallery) / f"{len(self.result)}-{name}.html"
                 gallery(
                     page, np.array([ztf[i].id for i in wrong]),
                     np.stack([ztf[i].pixels for i in wrong]),
                     truth, score[wrong],
                     suspects.doubt(score[wrong], truth),
-                    notes=[str(kinds[i]) for i in wrong], title=f"ZTF, learnt from {name}",
+                    notes=[str(kinds[i]) for i in wrong], title=f"ZTF, learnt from {title}",
                 )  # fmt: skip
+
+    def made(self, name: str, make: Callable[[], tuple[Stamps, Catalog]]) -> Samples:
+        """Samples of what was simulated, made once and kept."""
+        file = self.folder / f"{name}.npz"
+        names = ("id", "pixels", "label", "detector", "exposure", "object")
+        if not file.exists():
+            samples = _samples(*make())
+            _write(file, {key: getattr(samples, key) for key in names})
+        found = _read(file)
+        return Samples(*(found[key] for key in names))
+
+    def night(self, taken: list[Triplet], column: str, name: str) -> tuple[Samples, np.ndarray]:
+        """Unlabelled samples of real stamps, and in which half of the nights each is."""
+        night = np.array([str(t.columns[column]) for t in taken])
+        names = np.array([f"{name}{i}" for i in range(len(taken))])
+        pixels = normalise(np.stack([t.pixels for t in taken]), "asinh", side=SIDE)
+        unknown = np.full(len(taken), -1)
+        samples = Samples(names, pixels, unknown, np.full(len(taken), name), night, names)
+        return samples, divide(names, night, [0.5, 0.5])
+
+    def adapted(
+        self,
+        learn: Samples,
+        name: str,
+        night: Samples,
+        half: np.ndarray,
+        to: str,
+        loss: dict[str, Any],
+    ) -> np.ndarray:
+        """Scores above the threshold of validation stamps; no stamp by a network adapted to it."""
+        score = np.full(len(night), np.nan)
+        for k in (0, 1) if to else (2,):
+            target = night.take(np.flatnonzero(half == k)) if to else None
+            way = f"-{to}{k}-{loss.get('match', 'class')}" if to else ""
+            model = self.train(
+                learn, self.recipe("simple", loss, 0), f"real-{name}{way}", target=target
+            )
+            look = learn.take(np.flatnonzero(split(learn, Draw(test=0.0)) == 1))
+            at = metrics.best_threshold(scores_of(model, look.pixels), look.label)["threshold"]
+            rows = half != k
+            score[rows] = scores_of(model, night.pixels[rows]) - at
+        return score
+
+    def shift(self) -> None:
+        """From one camera to another."""
+        size, sets = self.size, {}
+        cameras = {
+            "coarse": make_detectors(size.sensors),
+            "fine": make_detectors(size.sensors, seed=1, focus=1.7),
+        }
+        for i, (camera, detectors) in enumerate(cameras.items()):
+            bright = 2.5 * np.log10(1.7) * (camera == "fine")
+            for j, (part, reals, bogus) in enumerate(
+                (("learn", size.reals, size.bogus), ("night", 300, 5700),
+                 ("test", size.test_reals, size.test_bogus))
+            ):  # fmt: skip
+                make = partial(
+                    simulate_stamps, reals, bogus, np.random.default_rng([31, i, j]),
+                    detectors=detectors, observed=part != "learn",
+                    magnitudes=(13.5 - bright, 18.7 - bright), name=f"{camera}-{part}",
+                )  # fmt: skip
+                sets[camera, part] = self.made(f"shift-{camera}-{part}", make)
+        ways: dict[str, dict[str, Any]] = {
+            "as it is": {}, "adapted": {"mmd": 0.3}, "adapted as a whole": {"mmd": 0.3, "match":
+            "whole"}, "with labels": {},
+        }  # fmt: skip
+        for source, other in (("fine", "coarse"), ("coarse", "fine")):
+            test = sets[other, "test"]
+            for way, loss in ways.items():
+                rates = []
+                for seed in range(self.options.seeds):
+                    camera = other if way == "with labels" else source
+                    model = self.train(
+                        sets[camera, "learn"], self.recipe("simple", loss, seed),
+                        f"shift-{camera}-{seed}" + f"-{way}" * bool(loss),
+                        target=sets[other, "night"] if loss else None,
+                    )  # fmt: skip
+                    score = scores_of(model, test.pixels, batch=256)
+                    self.result[f"{source}>{other}, {way}, {seed}"] = self.row(
+                        f"{source} to {other}, {way}", score, test
+                    )
+                    rates.append(metrics.fpr_at_tpr(score, test.label))
+                say(f"  {source} to {other}, {way}: mean FPR at TPR .9 {np.mean(rates):.2e}")
 
     def triplets(self, path: Path) -> list[Triplet]:
         """Stamps of alerts that can be scored."""
@@ -808,6 +932,13 @@ class Bench:
         ))  # fmt: skip
         unknown = np.full(len(whole), np.nan)
         return whole, Catalog(whole.id, whole.object, unknown, unknown.copy(), columns)
+
+
+def _interval(score: np.ndarray, label: np.ndarray, group: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the AUC by whole nights or stamps."""
+    drawn = metrics.resampled(score, label, group, np.random.default_rng(0), draws=400)["auc"]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _samples(stamps: Stamps, catalog: Catalog) -> Samples:
