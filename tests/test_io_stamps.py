@@ -166,6 +166,36 @@ def test_a_packet_becomes_a_detection():
     np.testing.assert_array_equal(item.pixels, cutouts(63)[:, 17:46, 17:46])
 
 
+def test_what_has_faded_is_bright_in_its_difference_whatever_the_survey():
+    base = packet()
+    faded = packet(candidate={**base["candidate"], "isdiffpos": "f"})
+    signs = [avro_alerts.triplet(p, size=29).columns["sign"] for p in (base, faded)]
+    assert signs == [1, -1]  # ZTF has turned it round before it sends it
+    for flux, sign in ((250.0, 1), (-250.0, -1), (None, 1), (float("nan"), 1)):
+        record = {"diaSourceId": 7, "psfFlux": flux, "ra": 1.0, "dec": 2.0, "visit": 5}
+        found = avro_alerts.triplet({**base, "diaSource": record}, size=29)
+        assert (found.id, found.columns["sign"], found.columns["survey"]) == (
+            str(2**60 + 1), sign, "lsst")  # fmt: skip
+        raw = cutouts(63)[:, 17:46, 17:46]
+        np.testing.assert_array_equal(found.pixels[2], sign * raw[2])
+        np.testing.assert_array_equal(found.pixels[:2], raw[:2])
+
+
+@pytest.mark.real
+def test_real_detections_are_bright_in_their_difference(real_data):
+    pytest.importorskip("fastavro")
+    seen = {-1: 0, 1: 0}
+    for path in sorted(real_data("alerts").glob("*.avro")):
+        for item in avro_alerts.read(path, size=29):
+            snr = item.columns.get("snr", 20.0) if isinstance(item, Triplet) else 0.0
+            if not isinstance(item, Triplet) or item.columns["survey"] == "winter" or snr < 8:
+                continue
+            light = item.pixels[2, 12:17, 12:17].mean() - np.nanmedian(item.pixels[2])
+            assert light > 0 or not np.isfinite(light), (path.name, item.columns["sign"])
+            seen[int(item.columns["sign"])] += 1
+    assert min(seen.values()) >= 8
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

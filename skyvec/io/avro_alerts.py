@@ -2,6 +2,9 @@
 
 A packet carries three cutouts (FITS, often gzipped) and a record of the detection. Which survey
 it is from is told by its fields, not by its schema's number, which packets often lack.
+
+Every detection is bright in its difference. ZTF sends that of what has lost light turned round,
+reference minus new; LSST does not, and is turned round here. The column ``sign`` is -1 for those.
 """
 
 import gzip
@@ -35,6 +38,7 @@ MAGIC = b"Obj\x01"
 """An Avro container begins so; a bare packet of a stream does not."""
 
 _DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error, MemoryError)
+_NEGATIVE = {"f", "F", "0", "False", "false"}
 _BANDS = {1: "g", 2: "r", 3: "i"}
 _CUTOUTS = {
     "ztf": ("cutoutScience", "cutoutTemplate", "cutoutDifference"),
@@ -196,6 +200,7 @@ def triplet(packet: Mapping[str, Any], *, size: int = 0) -> Triplet:
         detector, nominal = f"rcid{record['rcid']}" if "rcid" in record else "", ZTF_SIDE
         centre = _ztf_centre(record, cutouts)
         columns["band"] = _BANDS.get(int(record.get("fid") or 0), "")
+        columns["sign"] = -1 if str(record.get("isdiffpos", "t")) in _NEGATIVE else 1
     else:
         board = record.get("boardid", record.get("board_id"))
         detector, nominal, centre = "" if board is None else f"board{board}", WINTER_SIDE, None
@@ -226,6 +231,10 @@ def _lsst(
 ) -> Triplet:
     visit, detector = record.get("visit", record.get("ccdVisitId")), record.get("detector")
     target = record.get("diaObjectId") or record.get("ssObjectId") or ""
+    flux = record.get("psfFlux", record.get("psFlux"))
+    columns["sign"] = -1 if flux is not None and flux < 0 else 1  # false for NaN
+    if columns["sign"] == -1 and "difference" in cutouts:
+        cutouts = {**cutouts, "difference": -cutouts["difference"].astype(np.float32)}
     centre = None
     if "CRPIX1" in header and "CRPIX2" in header:
         # the reference pixel of the cutout's coordinates is the detection, counted from 1
