@@ -850,9 +850,8 @@ class Bench:
         for k in (0, 1) if to else (2,):
             target = night.take(np.flatnonzero(half == k)) if to else None
             way = f"-{to}{k}-{loss.get('match', 'class')}" if to else ""
-            model = self.train(
-                learn, self.recipe("simple", loss, 0), f"real-{name}{way}", target=target
-            )
+            recipe = self.recipe("simple", loss, 0, steps=300)
+            model = self.train(learn, recipe, f"real-{name}{way}", target=target)
             look = learn.take(np.flatnonzero(split(learn, Draw(test=0.0)) == 1))
             at = metrics.best_threshold(scores_of(model, look.pixels), look.label)["threshold"]
             rows = half != k

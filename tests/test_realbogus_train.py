@@ -437,7 +437,7 @@ def test_every_shipped_recipe_is_understood_and_the_rows_are_those_of_the_paper(
         for name in recipe_names("realbogus")
     }
     assert set(recipes) == {f"row{k:02d}" for k in range(1, 12)} | {
-        "simple", "complex", "smooth", "vgg6",
+        "simple", "complex", "smooth", "vgg6", "adapted",
     }  # fmt: skip
     weights = {
         k: tuple(recipes[f"row{k:02d}"]["loss"][name] for name in ("ce", "ech", "lds"))
