@@ -11,8 +11,20 @@ from typing import Annotated
 import typer
 
 from skyvec import __version__
-from skyvec.cli import adapt, demo, index, questions, realbogus, reasons, simulate, stages, sweep
+from skyvec.cli import (
+    adapt,
+    demo,
+    index,
+    labels,
+    questions,
+    realbogus,
+    reasons,
+    simulate,
+    stages,
+    sweep,
+)
 from skyvec.cli.recover import recover
+from skyvec.cli.search import search
 
 app = typer.Typer(
     name="skyvec",
@@ -55,12 +67,12 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "sweep": (sweep.sweep, "galaxies_residual --survey sdss --widths 8,16,40"),
     "adapt": (adapt.adapt, "first --source sdss --target decals --pairs 1"),
     "encode": (stages.encode, "first --survey tess"),
-    "search": (questions.search, "'TIC 29779873' --survey tess --model first -k 5"),
+    "search": (search, "'TIC 29779873' --survey tess --model first -k 5"),
     "outliers": (questions.outliers, "--survey tess --model first -n 20 --format csv"),
     "cluster": (questions.cluster, "--survey tess --model first"),
     "map": (questions.map_, "--survey tess --model first --out map.parquet"),
-    "probe": (questions.probe, "--survey tess --model first --label label"),
-    "spread": (questions.spread, "--survey tess --model first --label label --out classes.csv"),
+    "probe": (labels.probe, "--survey tess --model first --label label"),
+    "spread": (labels.spread, "--survey tess --model first --label label --out classes.csv"),
     "agree": (reasons.agree, "--survey tess --model first --sample 2000"),
     "explain": (reasons.explain, "'TIC 29779873' --survey tess --model first"),
     "audit": (reasons.audit, "--survey tess --model first --column tmag"),

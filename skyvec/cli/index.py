@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.questions import Model
-from skyvec.cli.terminal import Format, Out, Survey, bar, guarded, say, show
+from skyvec.cli.terminal import Format, Model, Out, Survey, bar, guarded, say, show
 
 app = typer.Typer(
     help="Keep an index of a model's vectors on disk, for surveys that outgrow memory.\n\n"

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from skyvec.cli.questions import Model, Seed
-from skyvec.cli.terminal import Format, Out, Survey, guarded, say, show
+from skyvec.cli.terminal import Format, Model, Out, Seed, Survey, guarded, say, show
 
 
 @guarded

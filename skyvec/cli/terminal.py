@@ -50,6 +50,11 @@ Recipe = Annotated[
         show_default=False,
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Whose vectors to ask.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 Threads = Annotated[int, typer.Option(help="Threads; 0 = as many as torch likes.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda.")]
 Out = Annotated[
@@ -150,3 +155,14 @@ def show(table: "pa.Table", form: str | None, out: Path | None) -> None:
     width = Console().width if sys.stdout.isatty() else 200
     sys.stdout.buffer.write(tables.render(table, form, width=width))
     sys.stdout.flush()
+
+
+def mention_graph(survey: Path, model: str, k: int) -> None:
+    """Say what would spare a large survey the comparison of all with all."""
+    from skyvec.report.stored import is_slow
+
+    if is_slow(survey, model, k):
+        say(
+            "all are compared with all, which may take hours; with `skyvec index build` and "
+            f"`skyvec index graph -k {max(k, 15)}` it takes minutes"
+        )
