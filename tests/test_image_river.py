@@ -334,6 +334,45 @@ def test_a_sweep_trains_every_width_and_draws_it(tmp_path):
     assert table["latent"].to_pylist() == [2, 3]
     assert all(v > 0 for v in table["mse"].to_pylist())
     assert all(-1 <= v <= 1 for v in table["ssim"].to_pylist())
+    assert all(v > 0 for v in table["components_mse"].to_pylist())
     assert len(sweep.draw_sweep(table).axes) == 2
+    with pytest.raises(ValueError, match="logpolar draws nothing"):
+        sweep.sweep(tmp_path / "s", recipe(), "l")
+    assert not list((tmp_path / "s" / "models").glob("l-*"))  # before any time is spent on it
     with pytest.raises(ValueError, match="must be whole numbers from 1 up"):
         sweep.sweep(tmp_path / "s", how, "v", widths=(0,))
+
+
+def test_a_sweep_that_was_killed_goes_on(tmp_path):
+    kind, pixels = discs(60, seed=3)
+    add(tmp_path / "s", np.pad(pixels, ((0, 0), (0, 0), (4, 4), (4, 4))), kind)
+    how, taken = recipe("residual_vae", size=32), []
+
+    def kill(width, state):
+        taken.append((width, state.step))
+        if (width, state.step) == (3, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(tmp_path / "s", how, "v", widths=(2, 3), progress=kill)
+    assert taken == [(2, 1), (2, 2), (2, 3), (2, 4), (3, 1), (3, 2)]
+    taken.clear()
+
+    def follow(width, state):
+        taken.append((width, state.step))
+
+    table = sweep.sweep(tmp_path / "s", how, "v", widths=(2, 3), progress=follow)
+    assert table["model"].to_pylist() == ["v-2", "v-3"]
+    assert taken and {width for width, _ in taken} == {3}  # what was finished stays
+
+
+def test_components_draw_what_has_so_few_dimensions():
+    rng = np.random.default_rng(0)
+    shapes = rng.normal(size=(3, 2, 12, 12))
+    pixels = np.tensordot(rng.normal(size=(90, 3)), shapes, 1).astype(np.float32) + 2
+    shown = {"test": pixels[60:], "none": pixels[:0]}
+    kept = sweep.components_keep(pixels[:60], shown, (1, 2, 3, 80))
+    errors = [kept[width]["test"].mse for width in (1, 2, 3)]
+    assert errors[0] > errors[1] > 0.01 and errors[2] < 1e-6
+    assert kept[3]["test"].ssim > 0.9999 > kept[1]["test"].ssim and kept[3]["test"].images == 30
+    assert np.isnan(kept[80]["test"].mse) and np.isnan(kept[1]["none"].ssim)

@@ -12,7 +12,7 @@ from torch import nn
 from skyvec.analysis.probes import folds_by_target, probe, scores_of
 from skyvec.prep.codes import FeatureCode, PixelsCode, pixel_table
 from skyvec.prep.images import Scaling
-from skyvec.studies.sweep import Kept, kept_by
+from skyvec.studies.sweep import Kept, drawing, kept_by
 
 PROBES = ("knn", "linear", "ridge", "forest")
 
@@ -101,7 +101,7 @@ def real(
                 steps = once(keep, about, model, partial(train, name, model, own, seconds, part))
                 vectors[row] = encoder(model)(scaled)
                 if hasattr(model, "decode"):
-                    drawn[row] = kept_by(model, scaled[test])
+                    drawn[row] = kept_by(drawing(model), scaled[test])
                 print(f"fold {part + 1}: {row}, {steps} steps", flush=True)
                 if part == 0 and size == sizes[0]:
                     kept[name] = model
