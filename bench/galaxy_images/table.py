@@ -12,7 +12,7 @@ from torch import nn
 from skyvec.analysis.probes import folds_by_target, probe, scores_of
 from skyvec.prep.codes import FeatureCode, PixelsCode, pixel_table
 from skyvec.prep.images import Scaling
-from skyvec.studies.sweep import Kept, drawing, kept_by
+from skyvec.studies.sweep import Kept, components_keep, drawing, kept_by
 
 PROBES = ("knn", "linear", "ridge", "forest")
 
@@ -107,8 +107,11 @@ def real(
                     kept[name] = model
         for name, codes in vectors.items():
             measure(rows.setdefault(name, Row()), codes, tasks, table["id"], test)
+        if drawn:
+            plain = components_keep(own, {"test": scaled[test]}, sizes)
+            drawn |= {f"components, {n} numbers": each["test"] for n, each in plain.items()}
         for name, found in drawn.items():
-            rows[name].drawn.append(found)
+            rows.setdefault(name, Row()).drawn.append(found)
     return rows, kept
 
 
@@ -116,6 +119,8 @@ def show(rows: dict[str, Row]) -> None:
     for task in ("5 classes", "4 classes"):
         print(f"\n{task + ', balanced accuracy':<40}" + "".join(f"{p:>24}" for p in PROBES))
         for name, row in rows.items():
+            if not row.confusion:
+                continue
             cells = [row.score(task, p) for p in PROBES]
             text = "".join(f"{f'{m:.3f} [{low:.3f}, {high:.3f}]':>24}" for m, low, high in cells)
             print(f"{name:<40}{text}")
