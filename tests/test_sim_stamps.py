@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from skyvec.sim import frames
-from skyvec.sim.detections import cut, detect, tell
+from skyvec.sim.detections import cut, detect, tell, turned
 from skyvec.sim.frames import (
     BOGUS_KINDS,
     CAUSES,
@@ -380,6 +380,16 @@ def test_another_camera_has_stars_as_many_times_wider(tmp_path):
         assert good.sum() > 8
     # of a Moffat profile of 2.7 px the middle nine pixels hold two fifths, of 8 px a tenth
     assert core[1] > 0.33 and core[3] < 0.15 and not names[1] & names[3]
+
+
+def test_an_exposure_on_which_nothing_is_found():
+    field = draw_field(RNG(0), "f", side=256)
+    visit = make_visit(field, frames.make_detectors(1, side=256)[0], RNG(1), side=256)
+    blank = replace(visit, score=np.zeros_like(visit.score))
+    for one in (blank, turned(blank)):
+        places = detect(one)
+        assert places.shape == (0, 2) and cut(one, places, 29).shape == (0, 3, 29, 29)
+        assert {len(column) for column in tell(one, places).values()} == {0}
 
 
 def test_what_has_faded_is_detected_with_the_difference_turned_round():

@@ -76,7 +76,8 @@ def _around(image: np.ndarray, places: NDArray[np.int64], half: int) -> np.ndarr
     grid = np.arange(-half, half + 1)
     y = np.clip(places[:, 1, None] + grid, 0, image.shape[0] - 1)
     x = np.clip(places[:, 0, None] + grid, 0, image.shape[1] - 1)
-    return np.asarray(image[y[:, :, None], x[:, None, :]].reshape(len(places), -1))
+    found = image[y[:, :, None], x[:, None, :]]
+    return np.asarray(found.reshape(len(places), len(grid) ** 2))
 
 
 # --- the truth --------------------------------------------------------------------------------
