@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binom
 from typer.testing import CliRunner
 
+from skyvec.checkpoint import load_arrays
 from skyvec.cli import app
 from skyvec.prep.stamps import normalise
 from skyvec.realbogus import gallery, operating, river, samples, score
@@ -101,6 +102,28 @@ def test_a_night_without_labels_can_be_adapted_to_and_is_told_when_it_is_scored(
     folder = survey / "models" / "adapted"
     assert "adapted to 120 of these 120" in river.overlap(folder, catalog.id)[0]
     assert not river.overlap(folder, np.array(["another"]))
+
+
+def test_a_detector_may_have_a_network_of_its_own(survey, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        '[data]\nstamps = 400\n[model]\nname = "simple"\nwidth = 4\n'
+        "[train]\nsteps = 2\nbatch = 8\nvalidate_every = 2\n"
+    )
+    detectors = read_catalog(survey).columns["detector"]
+    some = [str(name) for name in np.unique(detectors)[:40]]
+    words = ["realbogus", "train", str(tmp_path / "r.toml"), "--survey", str(survey)]
+    run = CliRunner()
+    made = run.invoke(app, [*words, *(w for name in some for w in ("--detector", name)),
+                            "--name", "few"])  # fmt: skip
+    assert made.exit_code == 0, made.output
+    recipe, _, scores = load_arrays(survey / "models" / "few")
+    assert recipe["data"]["detectors"] == some
+    counts = scores["stamps"]
+    assert (
+        counts["real"] + counts["bogus"] + counts["validation"] <= np.isin(detectors, some).sum()
+    )
+    wrong = run.invoke(app, [*words, "--detector", "nowhere"])
+    assert wrong.exit_code == 1 and "no detector 'nowhere'" in wrong.output
 
 
 def test_what_cannot_be_scored_says_why(survey):

@@ -53,6 +53,14 @@ def train(
         Path | None,
         typer.Option(help="CSV of a person's verdicts; they stand above all.", show_default=False),
     ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Learn from this detector alone; may be repeated. The recipe's [data] detectors "
+            "does the same.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option(
@@ -71,11 +79,15 @@ def train(
     # late: torch would slow `--help` down
     from skyvec.realbogus.river import train_survey
 
+    tables, stem = _read(recipe), _recipe(recipe).stem
+    if detector:
+        tables["data"] = {**tables.get("data", {}), "detectors": detector}
+        stem = "-".join([stem, *detector])
     with bar("training") as progress:
         folder = train_survey(
             survey,
-            _read(recipe),
-            name or _recipe(recipe).stem,
+            tables,
+            name or stem,
             treatment=suspects,
             doubts=doubts,
             verdicts=verdicts,
