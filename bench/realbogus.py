@@ -119,7 +119,7 @@ SCALES = {
     "tiny": Scale(900, 1200, 300, 2000, 4, 2, 16, 4, 120, 80, 40, 30, (600, 200), visits=2),
     "quick": Scale(2000, 2600, 400, 4000, 8, 2, 16, 4, 300, 150, 80, 60, (1000, 250), visits=3),
     "small": Scale(3000, 4000, 500, 6000, 8, 3, 16, 4, 500, 300, 100, 150, (2000, 500)),
-    "laptop": Scale(10_000, 14_000, 2000, 102_000, 8, 3, 16, 8, 800, 800, 200, 800, (6000, 1000)),
+    "laptop": Scale(10_000, 14_000, 2000, 102_000, 8, 3, 16, 8, 800, 800, 200, 600, (6000, 1000)),
     "medium": Scale(
         40_000, 60_000, 3000, 102_000, 20, 20, 32, 16, 8000, 8000, 800, 6000, (20_000, 9000), False
     ),
@@ -128,7 +128,7 @@ SCALES = {
         (200_000, 200_000), False,
     ),
 }  # fmt: skip
-RATES = {"simple": 8e-3, "vgg6": 8e-3, "complex": 1.2e-2}
+RATES = {"simple": 8e-3, "vgg6": 8e-3, "complex": 6e-3}
 """Highest learning rate of each network; 64 stamps a step."""
 ROWS: dict[int, tuple[str, str, dict[str, float], float]] = {
     1: ("simple", "each sensor", {}, 9.868e-3),
@@ -288,7 +288,7 @@ class Bench:
             "loss": {**loss, **({"share": SHARE} if loss.get("lds") else {})},
             "train": {
                 "steps": steps, "batch": 64, "lr": RATES[net], "schedule": "cosine", "clip": 1.0,
-                "warm_up": min(50, steps // 10), "validate_every": max(1, -(-steps // 4)),
+                "warm_up": min(100, steps // 6), "validate_every": max(1, -(-steps // 4)),
                 "seed": seed,
             },
         }  # fmt: skip
