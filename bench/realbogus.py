@@ -765,10 +765,11 @@ class Bench:
         nights = {"ztf": (ztf, "group"), "lsst": (lsst, "cand_visit")}
         stamps = {name: self.night(*night, name) for name, night in nights.items()}
         arms: list[tuple[str, str, dict[str, Any]]] = [
-            *((name, "", {}) for name in learn),
+            *((name, "", {}) for name in ("stars", "variables", "fading")),
             ("fading", "ztf", {"mmd": 0.3}),
-            ("all five", "lsst", {"mmd": 0.3}),
             ("fading", "ztf", {"mmd": 0.3, "match": "whole"}),
+            *((name, "", {}) for name in ("frames", "wide", "all five")),
+            ("all five", "lsst", {"mmd": 0.3}),
         ]
         for name, to, loss in arms:
             scores = {}
