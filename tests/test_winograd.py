@@ -11,17 +11,14 @@ from skyvec.nn.maps import (
     SOME,
     Map,
     Sums,
-    bend,
     halve_all,
-    multiply_some,
     places,
     room,
-    sums,
     weigh_and_add,
 )
 from skyvec.nn.products import NEVER, aligned, multiply, multiply_at, pack, sixes
 from skyvec.nn.stem import First, Stem
-from skyvec.nn.winograd import KERNEL, Bend, Conv3
+from skyvec.nn.winograd import KERNEL, PIXELS, Bend, Conv3
 from skyvec.realbogus import fast
 from skyvec.realbogus.train import scores_of
 
@@ -70,24 +67,6 @@ def torchs(x, weight, bias, **more):
         torch.from_numpy(bias).double(), **more,
     )  # fmt: skip
     return made.permute(0, 2, 3, 1).numpy()
-
-
-@pytest.mark.parametrize("some_rows", [6, 24])
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2)])
-def test_products_of_neighbourhoods_are_a_convolution(some_rows, kernel, stride):
-    x, weight, bias = some(5, 8, 8, 8), some(16, 8, kernel, kernel, seed=2), some(16, seed=3)
-    side = 8 // stride
-    here, out = mapped(x, 4), room("out", 5, side, side, 16, 4)  # the odd padding last
-    multiply_some(
-        here.flat, places(here.data.shape, side, side, stride), some_rows,
-        here.data.shape[2] * 8, kernel, kernel * 8,
-        pack(weight.transpose(2, 3, 1, 0).reshape(-1, 16)), bias, out.flat,
-        places(out.data.shape, side, side), np.empty(some_rows * 16, np.float32),
-    )  # fmt: skip
-    padded = np.pad(x, ((0, 0), (0, kernel - 1), (0, kernel - 1), (0, 0)))
-    wanted = torchs(padded, weight, bias, stride=stride)[:, :side, :side]
-    assert np.allclose(inside(out), wanted, atol=1e-4)
-    assert np.count_nonzero(out.data) == wanted.size  # nothing on the border
 
 
 def test_rows_in_several_runs_are_neighbourhoods():
@@ -160,63 +139,71 @@ def test_pixels_are_weighed_and_the_shortcut_added():
     assert np.allclose(added.square, (wanted**2).sum((1, 2)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("m", [4, 5, 6])
-def test_the_three_transforms_belong_together(m):
-    signal, kernel = some(m + 2, 8), some(3, seed=2)
-    into, out = np.empty((m + 2, 8), np.float32), np.empty((m, 8), np.float32)
-    winograd.into_points(m, signal.reshape(-1), 0, 8, into.reshape(-1), 0, 8, 1)
-    products = (KERNEL[m] @ kernel).astype(np.float32)[:, None] * into
-    winograd._out_of(m, products.reshape(-1), 0, 8, out.reshape(-1), 0, 8, 1, NEVER)
-    wanted = [np.correlate(signal[:, k], kernel, "valid") for k in range(8)]
+@pytest.mark.parametrize("points", [6, 7, 8, 9, 10])
+def test_the_three_transforms_belong_together(points):
+    signal, kernel = some(points, 8), some(3, seed=2)
+    m, stride, g = PIXELS[points], 2 if points == 9 else 1, KERNEL[points]
+    into, out = np.empty((points, 8), np.float32), np.empty((m, 8), np.float32)
+    winograd.into_points(points, signal.reshape(-1), 0, 8, into.reshape(-1), 0, 8, 1)
+    weights = (g @ kernel)[np.minimum(np.arange(points), len(g) - 1)]
+    products = weights.astype(np.float32)[:, None] * into
+    winograd._out_of(points, products.reshape(-1), 0, 8, out.reshape(-1), 0, 8, 1, NEVER)
+    wanted = [np.correlate(signal[:, k], kernel, "valid")[::stride] for k in range(8)]
     assert np.allclose(out, np.transpose(wanted), atol=1e-4)
 
 
-@pytest.mark.parametrize("m", [4, 5, 6])
+@pytest.mark.parametrize("points", [6, 7, 8, 10])
 @pytest.mark.parametrize(("height", "width"), [(4, 13), (13, 4), (12, 12)])
 @pytest.mark.parametrize("rectify", [False, True])
-def test_a_convolution_is_torchs(m, height, width, rectify):
+def test_a_convolution_is_torchs(points, height, width, rectify):
     x, weight, bias = some(5, height, width, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
-    conv = Conv3(weight, bias, m, "test", rectify=rectify)
+    conv = Conv3(weight, bias, points, "test", rectify=rectify)
     conv.block = 12  # more tiles than that, and a last block that is not full
-    out = conv(mapped(x, m))
+    out = conv(mapped(x, PIXELS[points]))
     wanted = torchs(x, weight, bias, padding=1)
     wanted = wanted.clip(0) if rectify else wanted
     assert np.abs(inside(out) - wanted).max() < 1e-4 * np.abs(wanted).max()
     assert np.count_nonzero(out.data) == np.count_nonzero(inside(out))  # the border is clear
 
 
-@pytest.mark.parametrize("m", [4, 5, 6])
-def test_a_convolution_bends_what_it_reads_and_adds_what_it_writes(m):
-    x, weight, bias = some(3, 9, 13, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
+@pytest.mark.parametrize("side", [3, 8, 11, 16])
+def test_a_convolution_of_every_second_pixel_is_torchs(side):
+    x, weight, bias = some(5, side, side, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
+    conv = Conv3(weight, bias, 9, "test")
+    conv.block = 6
+    out = conv(mapped(x, 2 * PIXELS[9]))
+    odd = side % 2
+    padded = np.pad(x, ((0, 0), (odd, 1), (odd, 1), (0, 0)))  # the odd pixel of padding last
+    wanted = torchs(padded, weight, bias, stride=2)
+    assert (out.height, out.width) == wanted.shape[1:3] == ((side + 1) // 2,) * 2
+    assert np.abs(inside(out) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.count_nonzero(out.data) == wanted.size
+
+
+@pytest.mark.parametrize("points", [6, 7, 8, 9, 10])
+def test_a_convolution_bends_what_it_reads_and_adds_what_it_writes(points):
+    x, weight, bias = some(3, 11, 11, 8), some(16, 8, 3, 3, seed=2), some(16, seed=3)
+    tile = PIXELS[points] * (2 if points == 9 else 1)
     bent = Bend(some(3, 8, seed=4), some(8, seed=5), some(8, seed=6))
     added = Sums(*(np.full((3, 16), np.nan, np.float32) for _ in range(2)))
-    conv = Conv3(weight, bias, m, "test")
+    conv = Conv3(weight, bias, points, "test")
     wanted = inside(
-        conv(mapped(np.maximum(x * bent.scale[:, None, None] + bent.shift, bent.least), m))
+        conv(mapped(np.maximum(x * bent.scale[:, None, None] + bent.shift, bent.least), tile))
     ).copy()
-    got = inside(conv(mapped(x, m), bent, added))
-    assert np.allclose(got, wanted, atol=1e-4)  # the border is 0, not the shift
+    got = inside(conv(mapped(x, tile), bent, added))
+    assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()  # 0, not the shift, around
     assert np.allclose(added.plain, wanted.sum((1, 2)), rtol=1e-4, atol=1e-2)
     assert np.allclose(added.square, (wanted**2).sum((1, 2)), rtol=1e-4)
 
 
-def test_passes_over_maps_by_hand():
+def test_halving_is_torchs():
     x = some(2, 5, 7, 16)
     here = mapped(x, 4)
-    shape = here.data.shape
-    plain, square = (np.empty((2, 16), np.float32) for _ in range(2))
-    sums(here.flat, shape, 5, 7, plain.reshape(-1), square.reshape(-1))
-    assert np.allclose(plain, x.sum((1, 2)), atol=1e-4)
-    assert np.allclose(square, (x**2).sum((1, 2)), atol=1e-4)
-    scale, shift, least = some(2, 16, seed=2), some(16, seed=3), some(16, seed=4)
-    out = room("bent", 2, 5, 7, 16, 4)
-    bend(here.flat, shape, 5, 7, scale.reshape(-1), shift, least, out.flat)
-    wanted = np.maximum(x * scale[:, None, None] + shift, least)
-    assert np.allclose(inside(out), wanted, atol=1e-6)
-    assert np.count_nonzero(out.data) == wanted.size
     for high, broad in ((3, 4), (2, 3)):  # the odd row and column kept, or dropped
         half = np.empty((2, high, broad, 16), np.float32)
-        halve_all(here.flat, shape, 1, 5, 7, half.reshape(-1), half.shape, 0, high, broad)
+        halve_all(
+            here.flat, here.data.shape, 1, 5, 7, half.reshape(-1), half.shape, 0, high, broad
+        )
         pooled = functional.max_pool2d(
             torch.from_numpy(x).permute(0, 3, 1, 2), 2, ceil_mode=high == 3
         )
@@ -233,7 +220,7 @@ def stirred(net):
 
 @pytest.mark.parametrize("kind", [Complex, Simple])
 @pytest.mark.parametrize("as_released", [False, True])
-@pytest.mark.parametrize("side", [29, 21])
+@pytest.mark.parametrize("side", [29, 21, 41])
 def test_an_engine_gives_the_scores_of_the_network(kind, as_released, side, monkeypatch):
     torch.manual_seed(0)
     net = stirred(kind(side=side, width=16, as_released=as_released))
@@ -244,7 +231,7 @@ def test_an_engine_gives_the_scores_of_the_network(kind, as_released, side, monk
     monkeypatch.setattr(fast, "GROUP", 7)
     engine = fast.engine(net)
     score = engine(pixels)
-    assert np.abs(score - wanted).max() < 1e-4 * max(1, np.abs(wanted).max())
+    assert np.abs(score - wanted).max() < 2e-4 * max(1, np.abs(wanted).max())
     assert wanted.std() > 1e-3
     assert np.allclose(engine(pixels[::-1])[::-1], score, atol=1e-5)  # also not contiguous
     assert np.array_equal(engine(pixels[:0]), np.zeros(0))

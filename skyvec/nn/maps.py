@@ -67,47 +67,6 @@ def places(
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
-def bend(
-    x: Array, shape: tuple[int, int, int, int], height: int, width: int, scale: Array,
-    shift: Array, least: Array, out: Array,
-) -> None:  # fmt: skip
-    """max(x scale + shift, least), scale (n, c) flat, shift and least (c,); the border stays."""
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for y in range(1, height + 1):
-            at = ((i * tall + y) * wide + 1) * channels
-            for _ in range(width):
-                for c in range(0, channels, 8):
-                    value = load(x, at + c) * load(scale, i * channels + c) + load(shift, c)
-                    store(out, at + c, larger(value, load(least, c)))
-                at += channels
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def sums(
-    x: Array, shape: tuple[int, int, int, int], height: int, width: int, plain: Array,
-    square: Array,
-) -> None:  # fmt: skip
-    """Sums of x and of x^2 over the pixels of each channel, (n, c) flat, c in sixteens."""
-    n, tall, wide, channels = shape
-    for i in range(n):
-        for c in range(0, channels, 16):  # whole lines of the cache
-            one0 = one1 = two0 = two1 = spread(np.float32(0))
-            for y in range(1, height + 1):
-                at = ((i * tall + y) * wide + 1) * channels + c
-                for _ in range(width):
-                    a, b = load(x, at), load(x, at + 8)
-                    one0, one1 = one0 + a, one1 + b
-                    two0, two1 = two0 + a * a, two1 + b * b
-                    at += channels
-            to = i * channels + c
-            store(plain, to, one0)
-            store(plain, to + 8, one1)
-            store(square, to, two0)
-            store(square, to + 8, two1)
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
 def halve(
     x: Array, at: int, hop: int, height: int, width: int, channels: int, out: Array, to: int,
     far: int, high: int, broad: int,
@@ -209,34 +168,3 @@ def weigh_and_add(
                 store(plain, to, one)
                 store(square, to, two)
             begin = end
-
-
-@njit(**FAST)  # type: ignore[untyped-decorator]
-def multiply_some(
-    x: Array, at: Places, some: int, hop: int, runs: int, depth: int, weight: Array, bias: Array,
-    out: Array, to: Places, made: Array,
-) -> None:  # fmt: skip
-    """A convolution as products of neighbourhoods, each where it lies in a map.
-
-    Args:
-        x: The map, flat.
-        at: Where the neighbourhoods begin.
-        some: How many at a time.
-        hop: From a row of a neighbourhood to the next.
-        runs: Rows of it.
-        depth: Floats of a row.
-        weight: Packed, (y, x, channel) -> columns.
-        bias: One for each column.
-        out: Map of the result, flat.
-        to: Where its pixels lie.
-        made: Room for ``some`` pixels of the result.
-    """
-    columns, most = len(bias), len(at) - 5
-    for first in range(0, most, some):
-        count = min(some, most - first)
-        multiply_at(
-            x, at, first, -(-count // 6) * 6, hop, runs, depth, weight, bias, made, columns
-        )  # fmt: skip
-        for k in range(count):
-            for c in range(0, columns, 8):
-                store(out, to[first + k] + c, load(made, k * columns + c))

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from skyvec.nn.maps import Map, room
 from skyvec.nn.products import FAST, NEVER, Array, multiply, pack, scratch, sixes
 from skyvec.nn.vectors import larger, load, spread, store
-from skyvec.nn.winograd import KERNEL, convolve, into_points, prepare_kernel, workspace
+from skyvec.nn.winograd import (
+    KERNEL,
+    PIXELS,
+    convolve,
+    into_points,
+    prepare_bias,
+    prepare_kernel,
+    workspace,
+)
 
 POINTS, TAPS = 8, 5
 LINES = POINTS - TAPS + 1
 """Rows of pixels that eight points give."""
-TILE = 6
+TILE = PIXELS[POINTS]
 """Pixels of a tile of the convolutions that follow."""
 BLOCK, TOGETHER = 30, 2
 """Tiles, and images, worked on at a time: fifty tiles of two images of 29 pixels in 54 rows."""
@@ -36,7 +44,7 @@ def prepare_first(weight: NDArray[np.floating]) -> Array:
     if weight.shape[2:] != (TAPS, TAPS):
         raise ValueError(f"a kernel of shape {weight.shape}; expected (out, in, {TAPS}, {TAPS})")
     g = np.zeros((POINTS, TAPS))
-    g[:-1] = KERNEL[6][:-1, :1] * _WHERE[:, None] ** np.arange(TAPS)
+    g[:-1] = KERNEL[8][:-1, :1] * _WHERE[:, None] ** np.arange(TAPS)
     g[-1, -1] = 1
     made = np.einsum("pk,ocky->pyco", g, np.asarray(weight, np.float64))
     return pack(made.reshape(POINTS, -1, len(weight)))
@@ -66,8 +74,8 @@ def _four_lines(
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
 def convolve_first(
-    pixels: NDArray[np.float32], border: int, weight: Array, bias: Array, none: Array, laid: Array,
-    v: Array, product: Array, out: Array, shape: tuple[int, int, int, int], edge: int,
+    pixels: NDArray[np.float32], border: int, weight: Array, bias: Array, laid: Array, v: Array,
+    product: Array, out: Array, shape: tuple[int, int, int, int], edge: int,
 ) -> None:  # fmt: skip
     """max(x, 0) of a 5 x 5 convolution, (n, c, y, x) -> a map whose pixels begin at ``edge``.
 
@@ -75,8 +83,7 @@ def convolve_first(
         pixels: Images, at least 4 pixels of result high.
         border: Zeros around them.
         weight: From :func:`prepare_first`.
-        bias: One for each channel of the result, a multiple of sixteen.
-        none: As many zeros.
+        bias: Of the eight products, (8, out).
         laid: Room for an image with its border, 0.
         v: Room for eight lines of it.
         product: Room for the eight products of a line of pixels.
@@ -86,6 +93,7 @@ def convolve_first(
     """
     n, channels, height, width = pixels.shape
     _, tall, wide, outputs = shape
+    points, origin = len(bias), np.int64(0)  # literals would be compiled for themselves
     high, broad = height + 2 * border - 4, width + 2 * border - 4
     rows, depth = -(-broad // 6) * 6, 5 * channels
     line = -(-(rows + 4) * channels // 8) * 8
@@ -97,12 +105,11 @@ def convolve_first(
                     laid[at + z * channels] = pixels[i, c, y, z]
         for k in range(-(-high // LINES)):
             y = min(k * LINES, high - LINES)  # the last once more rather than beyond
-            into_points(6, laid, y * line, line, v, 0, line, line // 8)
+            into_points(points, laid, y * line, line, v, origin, line, line // 8)
             for p in range(POINTS):
-                # at the point 1 a constant comes out as one
                 multiply(
                     v, p * line, channels, rows, depth, weight, p * depth * outputs, outputs,
-                    bias if p == 1 else none, NEVER, product, p * rows * outputs, outputs,
+                    bias[p], NEVER, product, p * rows * outputs, outputs,
                 )  # fmt: skip
             to = ((i * tall + edge + y) * wide + edge) * outputs
             _four_lines(
@@ -114,31 +121,29 @@ def convolve_first(
 @njit(**FAST)  # type: ignore[untyped-decorator]
 def _convolve_all(
     pixels: NDArray[np.float32], border: int, weight: Array, bias: Array, laid: Array,
-    lines: Array, products: Array, kernels: Array, biases: Array, none: Array, some: int,
+    lines: Array, products: Array, kernels: Array, biases: Array, some: int,
     block: int, v: Array, product: Array, t: Array, tile: Array, one: Array, two: Array,
     shape: tuple[int, int, int, int], out: Array, into: tuple[int, int, int, int],
 ) -> None:  # fmt: skip
     n, _, height, width = pixels.shape
-    last, nothing, zero = len(kernels) - 1, none[:0], np.float32(0)
+    last, nothing, zero = len(kernels) - 1, tile[:0], np.float32(0)
+    points, start = len(bias), np.int64(0)  # literals would be compiled for themselves
     _, tall, wide, channels = shape
     step = into[1] * into[2] * into[3]
     for i in range(0, n, some):
         part = pixels[i : i + some]
         here = (len(part), tall, wide, channels)
-        there = (len(part), into[1], into[2], into[3])
-        convolve_first(part, border, weight, bias, none, laid, lines, products, one, here, 1)
+        pooled = (len(part), into[1], into[2], into[3])
+        convolve_first(part, border, weight, bias, laid, lines, products, one, here, 1)
         a, b = one, two
-        for k in range(last):
+        for k in range(last + 1):
+            halves = k == last
             convolve(
-                a, here, TILE, height, width, kernels[k], biases[k], none, zero, block, v, product,
-                t, tile, b, here, False, nothing, nothing, nothing, nothing, nothing,
+                a, here, points, start, height, width, kernels[k], biases[k], zero, block, v,
+                product, t, tile, out[i * step :] if halves else b, pooled if halves else here,
+                halves, nothing, nothing, nothing, nothing, nothing,
             )  # fmt: skip
             a, b = b, a
-        convolve(
-            a, here, TILE, height, width, kernels[last], biases[last], none, zero, block, v,
-            product, t, tile, out[i * step :], there, True, nothing, nothing, nothing, nothing,
-            nothing,
-        )  # fmt: skip
 
 
 class First:
@@ -151,8 +156,9 @@ class First:
     """
 
     def __init__(self, weight: Array, bias: Array, border: int) -> None:
-        self.weight, self.bias, self.border = prepare_first(weight), bias, border
-        self.none = np.zeros_like(bias)
+        self.weight, self.border = prepare_first(weight), border
+        self.bias = np.zeros((POINTS, len(bias)), np.float32)
+        self.bias[1] = bias  # a constant at the point 1 comes out as one
 
     def room(self, pixels: NDArray[np.float32]) -> tuple[Array, Array, Array]:
         """Room for :func:`convolve_first` to work in: an image, its lines, their products."""
@@ -163,13 +169,13 @@ class First:
         return (
             laid,
             scratch("lines", POINTS * line),
-            scratch("line products", POINTS * rows * len(self.bias)),
+            scratch("line products", rows * self.bias.size),
         )
 
     def __call__(self, pixels: NDArray[np.float32], out: Map, edge: int) -> None:
         """Convolve images (n, in, y, x) into a map whose pixels begin at ``edge``."""
         convolve_first(
-            pixels, self.border, self.weight, self.bias, self.none, *self.room(pixels), out.flat,
+            pixels, self.border, self.weight, self.bias, *self.room(pixels), out.flat,
             out.data.shape, edge,
         )  # fmt: skip
 
@@ -184,16 +190,16 @@ class Stem:
 
     def __init__(self, first: First, convs: list[tuple[Array, Array]]) -> None:
         self.first = first
-        self.kernels = np.stack([prepare_kernel(weight, TILE) for weight, _ in convs])
-        self.biases = np.stack([bias for _, bias in convs])
+        self.kernels = np.stack([prepare_kernel(weight, POINTS) for weight, _ in convs])
+        self.biases = np.stack([prepare_bias(bias, POINTS) for _, bias in convs])
 
     def __call__(self, pixels: NDArray[np.float32], out: Map) -> None:
         """Write the largest of 2 x 2, the odd row and column alone, of images (n, in, y, x)."""
         n, _, height, width = pixels.shape
-        some, first, channels = min(n, TOGETHER), self.first, self.biases.shape[1]
+        some, first, channels = min(n, TOGETHER), self.first, self.biases.shape[2]
         one, two = (room(f"stem {k}", some, height, width, channels, TILE) for k in range(2))
         _convolve_all(
             pixels, first.border, first.weight, first.bias, *first.room(pixels), self.kernels,
-            self.biases, first.none, some, BLOCK, *workspace(TILE, BLOCK, channels, channels),
+            self.biases, some, BLOCK, *workspace(POINTS, BLOCK, channels, channels),
             one.flat, two.flat, one.data.shape, out.flat, out.data.shape,
         )  # fmt: skip

@@ -18,23 +18,20 @@ from skyvec.nn.maps import (
     SOME,
     Map,
     Sums,
-    bend,
     halve_all,
-    multiply_some,
     places,
     room,
-    sums,
     weigh_and_add,
 )
 from skyvec.nn.products import COLUMNS, NEVER, Array, multiply, pack, scratch, sixes
 from skyvec.nn.responses import FilterResponse, ResponseBlock
-from skyvec.nn.stem import TILE, First, Stem
-from skyvec.nn.winograd import Bend, Conv3
+from skyvec.nn.stem import POINTS, First, Stem
+from skyvec.nn.winograd import PIXELS, Bend, Conv3
 from skyvec.realbogus.score import Engine, eager
 
-SECOND, THIRD, FOURTH = 5, 4, 4
-"""Pixels of a tile after the first pooling, after the second, and after it, best at 29 px."""
-MIDDLE, LATE = 24, 96
+SECOND, THIRD, FOURTH = 7, 10, 6
+"""Points after the first pooling, after the second, and after stride 2, best at 29 px."""
+MIDDLE, LATE = 24, 192
 """Stamps worked on at a time before the second pooling, and after it."""
 GROUP, FEW = 24, 12
 """Stamps the simple network works on at a time after its first pooling, and before."""
@@ -62,6 +59,10 @@ def _rows(conv: Any) -> Array:
 
 def _first(conv: Any) -> First:
     return First(_array(conv.weight), _array(conv.bias), conv.padding[0])
+
+
+def _conv(conv: Any, points: int, slot: str, **more: Any) -> Conv3:
+    return Conv3(_array(conv.weight), _array(conv.bias), points, slot, **more)
 
 
 class _Response:
@@ -102,53 +103,19 @@ def _sums(slot: str, n: int, channels: int) -> Sums:
     return Sums(*(scratch(f"{name} {slot}", n, channels) for name in ("sum", "squares")))
 
 
-class _Strided:
-    """A 3x3 convolution of stride 2 of bent pixels."""
-
-    def __init__(self, conv: Any) -> None:
-        self.weight, self.bias = pack(_rows(conv)), _array(conv.bias)
-
-    def __call__(self, x: Map, bent: Bend, added: Sums) -> Map:
-        shape = n, _, wide, channels = x.data.shape
-        y = room("response", n, x.height, x.width, channels, THIRD)
-        bend(
-            x.flat, shape, x.height, x.width, bent.scale.reshape(-1), bent.shift, bent.least,
-            y.flat,
-        )  # fmt: skip
-        high, broad = (-(-size // 2) for size in (x.height, x.width))
-        # the odd pixel of padding last
-        (start,) = {1 - max(0, (half - 1) * 2 + 3 - size) // 2
-                    for half, size in ((high, x.height), (broad, x.width))}  # fmt: skip
-        out = room("halved", n, high, broad, len(self.bias), FOURTH)
-        multiply_some(
-            y.flat, places(shape, high, broad, 2, start), SOME, wide * channels, 3, 3 * channels,
-            self.weight, self.bias, out.flat, places(out.data.shape, high, broad),
-            scratch("some", SOME * len(self.bias)),
-        )  # fmt: skip
-        sums(
-            out.flat, out.data.shape, high, broad, added.plain.reshape(-1),
-            added.square.reshape(-1),
-        )  # fmt: skip
-        return out
-
-
 class _Block:
     """A residual block, a map and its sums -> a map and its sums."""
 
-    def __init__(self, block: ResponseBlock, m: int, slot: str) -> None:
+    def __init__(self, block: ResponseBlock, points: int, slot: str, tile: int = 0) -> None:
         self.first, self.second = _Response(block.first), _Response(block.second)
-        self.conv = (
-            Conv3(_array(block.conv.weight), _array(block.conv.bias), m, "inner")
-            if block.conv.stride[0] == 1
-            else _Strided(block.conv)
-        )
-        self.widen = Conv3(_array(block.widen.weight), _array(block.widen.bias), m, slot)
+        self.stride = block.conv.stride[0]
+        self.conv = _conv(block.conv, points if self.stride == 1 else 9, "inner")
+        self.widen = _conv(block.widen, points, slot, tile=tile)
         self.place = _array(block.weigh.place.weight).reshape(-1)
         self.offset = np.float32(_array(block.weigh.place.bias)[0])
         self.slot = slot
         self.squeeze = _Dense(block.weigh.squeeze, np.float32(0))
         self.excite = _Dense(block.weigh.excite, NEVER)
-        self.stride = block.shortcut.stride[0]
         self.short, self.bias = pack(_rows(block.shortcut)), _array(block.shortcut.bias)
 
     def __call__(self, x: Map, added: Sums) -> tuple[Map, Sums]:
@@ -181,11 +148,11 @@ class _Complex:
             _first(net.stem[0]), [(_array(conv.weight), _array(conv.bias)) for conv in rest]
         )
         self.conv2, self.conv3 = (
-            Conv3(_array(conv.weight), _array(conv.bias), m, "map 0", rectify=True)
-            for conv, m in ((net.conv2, SECOND), (net.conv3, THIRD))
+            _conv(conv, points, "map 0", rectify=True)
+            for conv, points in ((net.conv2, SECOND), (net.conv3, THIRD))
         )
         self.block2 = _Block(net.block2, SECOND, "map 1")
-        self.block3 = _Block(net.block3, THIRD, "map 1")
+        self.block3 = _Block(net.block3, THIRD, "map 1", tile=2 * PIXELS[9])
         self.block4, self.block5 = (
             _Block(block, FOURTH, slot)
             for block, slot in ((net.block4, "map 0"), (net.block5, "map 1"))
@@ -204,10 +171,10 @@ class _Complex:
         n, _, height, width = pixels.shape
         pooled = -(-height // 2), -(-width // 2)
         height, width = (-(-size // 2) for size in pooled)
-        half = room("half", n, height, width, self.conv2.outputs, THIRD)
+        half = room("half", n, height, width, self.conv2.outputs, self.conv3.tile)
         for i in range(0, n, MIDDLE):
             some = pixels[i : i + MIDDLE]
-            whole = room("pooled", len(some), *pooled, self.conv2.inputs, SECOND)
+            whole = room("pooled", len(some), *pooled, self.conv2.inputs, self.conv2.tile)
             self.stem(some, whole)
             added = _sums("map 0", len(whole.data), self.conv2.outputs)
             x, _ = self.block2(self.conv2(whole, added=added), added)
@@ -227,9 +194,7 @@ class _Simple:
         net = net.eval()
         self.half = net._half
         self.one = _first(net.one)
-        self.two = Conv3(
-            _array(net.two.weight), _array(net.two.bias), TILE, "second", rectify=True
-        )
+        self.two = _conv(net.two, POINTS, "second", rectify=True)
         first: Any = net.dense[0]
         channels = len(net.two.bias)  # type: ignore[arg-type]
         side = round((first.in_features // channels) ** 0.5)
@@ -247,11 +212,11 @@ class _Simple:
         return np.concatenate(scores)
 
     def _score(self, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-        n, side, width = len(pixels), pixels.shape[2] - 4, len(self.one.bias)
+        n, side, width = len(pixels), pixels.shape[2] - 4, self.one.bias.shape[1]
         half = self.half(side)
         inner = half - 2
         # without a border of its own: the convolution has none, so the pixels stand in for it
-        x = room("simple 1", n, inner, inner, width, TILE)
+        x = room("simple 1", n, inner, inner, width, self.two.tile)
         x.data[...] = 0
         for i in range(0, n, FEW):
             some = pixels[i : i + FEW]
