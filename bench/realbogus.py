@@ -342,9 +342,9 @@ class Bench:
 
     def row(self, name: str, score: np.ndarray, test: Samples) -> dict[str, Any]:
         """Measure scores, and print a row."""
-        found = metrics.summary(
-            score, test.label, test.object, np.random.default_rng(0), draws=100
-        )
+        rng = np.random.default_rng(0)
+        drawn = metrics.resampled(score, test.label, test.object, rng, draws=100)
+        found = metrics.summary(score, test.label, drawn)
         low, high = found["bootstrap"]["fpr_at_0.9"]  # type: ignore[index]
         say(
             f"  {name:34s} AUC {found['auc']:.5f}  FPR at TPR .9 {found['fpr_at_0.9']:.2e} "

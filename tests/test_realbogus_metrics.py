@@ -66,10 +66,14 @@ def test_bootstrap_by_object_knows_that_repeats_say_nothing_new():
     score, label = rng.standard_normal(200), (rng.random(200) < 0.5).astype(int)
     score += label
     group = np.array([f"o{i}" for i in range(200)])
-    once = metrics.bootstrap(score, label, group, np.random.default_rng(0))
+
+    def interval(*of):
+        return metrics.intervals(metrics.resampled(*of, np.random.default_rng(0)))
+
+    once = interval(score, label, group)
     many = [np.repeat(a, 9) for a in (score, label, group)]
-    by_object = metrics.bootstrap(*many, np.random.default_rng(0))
-    blind = metrics.bootstrap(*many[:2], np.arange(1800).astype(str), np.random.default_rng(0))
+    by_object = interval(*many)
+    blind = interval(*many[:2], np.arange(1800).astype(str))
 
     def width(intervals):
         return intervals["auc"][1] - intervals["auc"][0]
@@ -110,7 +114,9 @@ def test_bootstrap_intervals_cover_the_truth():
         label = (np.arange(300) % 2).astype(int)
         score = rng.standard_normal(300) + label
         group = np.arange(300).astype(str)
-        low, high = metrics.bootstrap(score, label, group, rng, draws=100)["auc"]
+        low, high = metrics.intervals(metrics.resampled(score, label, group, rng, draws=100))[
+            "auc"
+        ]
         hits += low <= truth <= high
     assert 86 <= hits <= 100
 

@@ -20,6 +20,7 @@ from skyvec.realbogus.metrics import (
     by_bin,
     confusion,
     curve,
+    resampled,
     summary,
 )
 from skyvec.realbogus.pictures import histograms, rates_picture, reliability_picture, trade_off
@@ -168,7 +169,7 @@ def evaluate(
         ``night``.
     """
     points = curve(score, label)
-    whole = summary(score, label, group, rng, draws=draws)
+    whole = summary(score, label, resampled(score, label, group, rng, draws=draws))
     calibration = Calibration(**point["calibration"])
     share = float(np.mean(np.asarray(label) == 1))
     probabilities = {

@@ -4,7 +4,7 @@ A *real* has label 1 (a positive), a *bogus* 0. A detection is kept where score 
 is the kept fraction of the reals (FNR = 1 - TPR), FPR the kept fraction of the bogus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -137,7 +137,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
-def bootstrap(
+def resampled(
     score: Floats,
     label: Ints,
     group: Strings,
@@ -145,12 +145,13 @@ def bootstrap(
     *,
     tprs: Sequence[float] = TPRS,
     draws: int = 200,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of AUC and FPR at TPR from drawing whole objects with replacement.
+) -> dict[str, Floats]:
+    """AUC and FPR at TPR when whole objects are drawn with replacement.
 
     Detections of one object err together; drawing single detections would make every interval
     too narrow. The threshold is found anew in every draw, so its own uncertainty is included.
+    Two classifiers of the same detections see the same draws if both generators are new and of
+    one seed; then their values can be compared pair by pair.
 
     Args:
         score: Finite, shape (n,); of several trainings (k, n), NaN where one of them did not
@@ -161,30 +162,9 @@ def bootstrap(
         rng: Source of the draws.
         tprs: Where FPR is told.
         draws: How many.
-        level: Of the intervals: quantiles of the draws.
 
     Returns:
-        Lowest and highest of ``auc`` and of ``fpr_at_TPR``.
-    """
-    found = resampled(score, label, group, rng, tprs=tprs, draws=draws)
-    tail = (1 - level) / 2
-    quantiles = {key: np.quantile(values, [tail, 1 - tail]) for key, values in found.items()}
-    return {key: (float(low), float(high)) for key, (low, high) in quantiles.items()}
-
-
-def resampled(
-    score: Floats,
-    label: Ints,
-    group: Strings,
-    rng: np.random.Generator,
-    *,
-    tprs: Sequence[float] = TPRS,
-    draws: int = 200,
-) -> dict[str, Floats]:
-    """The draws of :func:`bootstrap` themselves, ``draws`` values of each quantity.
-
-    Two classifiers of the same detections see the same draws if both generators are new and of
-    one seed; then their values can be compared pair by pair.
+        ``draws`` values of ``auc`` and of each ``fpr_at_TPR``.
     """
     scores, label = np.atleast_2d(np.asarray(score, np.float64)), np.asarray(label)
     # of one training every score is due; curve() says what is missing
@@ -216,16 +196,22 @@ def _is_possible(member: Ints, label: Ints) -> bool:
     return bool((label == 1).any() and (label == 0).any() and len(np.unique(member)) > 1)
 
 
-def summary(
-    score: Floats,
-    label: Ints,
-    group: Strings,
-    rng: np.random.Generator,
-    *,
-    tprs: Sequence[float] = TPRS,
-    draws: int = 200,
-) -> dict[str, object]:
+def intervals(
+    drawn: Mapping[str, Floats], *, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Lowest and highest of each quantity that :func:`resampled` gives, but for the tails."""
+    tail = (1 - level) / 2
+    quantiles = {key: np.quantile(values, [tail, 1 - tail]) for key, values in drawn.items()}
+    return {key: (float(low), float(high)) for key, (low, high) in quantiles.items()}
+
+
+def summary(score: Floats, label: Ints, drawn: Mapping[str, Floats]) -> dict[str, object]:
     """All that one row of a table of classifiers says.
+
+    Args:
+        score: Finite, shape (n,).
+        label: 1 or 0, shape (n,).
+        drawn: Of them, from :func:`resampled`; its TPRs are told.
 
     Returns:
         ``reals``, ``bogus``, ``auc``, ``fpr_at_T`` for each TPR with its ``threshold_at_T``; under
@@ -236,14 +222,14 @@ def summary(
     n_reals, n_bogus = int(points.reals[-1]), int(points.bogus[-1])
     answer: dict[str, object] = {"reals": n_reals, "bogus": n_bogus, "auc": points.auc()}
     exact: dict[str, tuple[float, float]] = {}
-    for t in tprs:
+    for t in (float(key.removeprefix("fpr_at_")) for key in drawn if key != "auc"):
         at = points.at_tpr(t)
         answer[f"fpr_at_{t:g}"] = float(points.fpr[at])
         answer[f"threshold_at_{t:g}"] = float(points.threshold[at])
         exact[f"fpr_at_{t:g}"] = clopper_pearson(int(points.bogus[at]), n_bogus)
         exact[f"tpr_at_{t:g}"] = clopper_pearson(int(points.reals[at]), n_reals)
     answer["clopper_pearson"] = exact
-    answer["bootstrap"] = bootstrap(score, label, group, rng, tprs=tprs, draws=draws)
+    answer["bootstrap"] = intervals(drawn)
     return answer
 
 
