@@ -21,6 +21,7 @@ from skyvec.nn.winograd import (
     into_points,
     prepare_bias,
     prepare_kernel,
+    three_pairs,
     workspace,
 )
 
@@ -60,10 +61,7 @@ def _four_lines(
     more, most = spread(np.float32(16)), spread(np.float32(32))
     at = 0
     for _ in range(count):
-        m1, m2 = load(v, at + page), load(v, at + 2 * page)
-        m3, m4 = load(v, at + 3 * page), load(v, at + 4 * page)
-        m5, m6 = load(v, at + 5 * page), load(v, at + 6 * page)
-        a, b, c, d, e, f = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+        a, b, c, d, e, f = three_pairs(v, at, page)
         store(x, to, larger(load(v, at) + a + c + most * e, z))
         store(x, to + hop, larger(b + two * d + more * f, z))
         store(x, to + 2 * hop, larger(a + four * c + eight * e, z))

@@ -224,6 +224,15 @@ def into_points(
 
 
 @njit(**FAST)  # type: ignore[untyped-decorator]
+def three_pairs(v: Array, at: int, step: int) -> Any:
+    """Sum and difference at three points and their opposites."""
+    m1, m2 = load(v, at + step), load(v, at + 2 * step)
+    m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
+    m5, m6 = load(v, at + 5 * step), load(v, at + 6 * step)
+    return m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+
+
+@njit(**FAST)  # type: ignore[untyped-decorator]
 def _out_of(
     points: int, v: Array, at: int, step: int, x: Array, to: int, hop: int, count: int,
     least: np.float32,
@@ -296,10 +305,7 @@ def _out_of(
             to += 8
         return
     for _ in range(count):
-        m1, m2 = load(v, at + step), load(v, at + 2 * step)
-        m3, m4 = load(v, at + 3 * step), load(v, at + 4 * step)
-        m5, m6 = load(v, at + 5 * step), load(v, at + 6 * step)
-        a, b, c, d, e, f = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+        a, b, c, d, e, f = three_pairs(v, at, step)
         store(x, to, larger(load(v, at) + a + c + most * e, z))
         store(x, to + hop, larger(b + two * d + more * f, z))
         store(x, to + 2 * hop, larger(a + four * c + eight * e, z))
