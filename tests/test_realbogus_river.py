@@ -225,6 +225,23 @@ def test_a_night_is_scored_once_and_goes_on_where_it_was(trained, tmp_path, monk
         score.score_survey(night, tmp_path / "b", other)
 
 
+def test_a_turned_score_is_the_mean_of_eight_and_frozen_with_the_threshold(trained):
+    fast = trained / "models" / "fast"
+    part = operating.part_of(fast, trained, "valid")
+    one, mean = (operating.judge(fast, turns=turns) for turns in (False, True))
+    assert one.hash != mean.hash  # scores of both do not mix in a folder
+    got = mean.engine(part.pixels)
+    ways = [np.rot90(part.pixels, k, (2, 3)) for k in range(4)]
+    each = [one.engine(np.ascontiguousarray(w)) for w in [*ways, *(w[..., ::-1] for w in ways)]]
+    assert np.allclose(got, np.mean(each, axis=0)) and np.std(each, axis=0).max() > 1e-3
+    for same in (ways[1], ways[2][..., ::-1]):
+        assert np.allclose(mean.engine(np.ascontiguousarray(same)), got, atol=1e-5)
+    point = operating.freeze(fast, part, turns=True)
+    assert operating.frozen(fast)["turns"] is True
+    passed = got >= point["threshold"]
+    assert passed[part.label == 1].mean() == pytest.approx(point["tpr"])
+
+
 @pytest.mark.slow
 def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
     night = simulate_survey(tmp_path / "night", 400, reals=0.2, observed=True, seed=6)
@@ -235,10 +252,12 @@ def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
         assert result.exit_code == 0, result.output
         return result.output
 
-    out = skyvec("realbogus", "evaluate", "slow", "--survey", night, "--from", trained)
+    out = skyvec("realbogus", "evaluate", "slow", "--survey", night, "--from", trained,
+                 "--by", "star_distance")  # fmt: skip
     assert "warning" not in out and "AUC" in out and "FPR at TPR 0.983" in out
     found = json.loads((night / "answers" / "evaluation-slow" / "evaluation.json").read_text())
     assert found["summary"]["reals"] > 70 and "magnitude" in found["by"]
+    assert len(found["by"]["star_distance"]) == 8
     assert {"trade_off.png", "reliability.png", "by_magnitude.png"} <= {
         p.name for p in (night / "answers" / "evaluation-slow").iterdir()
     }

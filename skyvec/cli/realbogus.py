@@ -160,6 +160,12 @@ def threshold(
     doubts: Annotated[
         str, typer.Option(help="Leave out the suspects of this name.", show_default=False)
     ] = "",
+    turns: Annotated[
+        bool,
+        typer.Option(
+            "--turns", help="Average over eight orientations of a stamp, here and in `score`."
+        ),
+    ] = False,
 ) -> None:
     """Choose the threshold of the best precision, calibrate, and freeze both with the model.
 
@@ -180,6 +186,7 @@ def threshold(
         prevalence=prevalence or None,
         calibration=calibration,
         screen=model_folder(base, screen) if screen else None,
+        turns=turns,
     )
     say(
         f"threshold {point['threshold']:.4f}: TPR {point['tpr']:.4f}, FPR {point['fpr']:.2e}, "

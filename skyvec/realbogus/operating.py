@@ -13,7 +13,7 @@ from skyvec.realbogus.calibration import Calibration, quantiles
 from skyvec.realbogus.evaluation import operating_point
 from skyvec.realbogus.fast import engine as fastest
 from skyvec.realbogus.samples import read_samples
-from skyvec.realbogus.score import Engine, Judge, screen_loss, screen_threshold
+from skyvec.realbogus.score import Engine, Judge, screen_loss, screen_threshold, turned
 from skyvec.realbogus.train import Draw, Samples, load, split
 from skyvec.store import model_folder, write_json
 
@@ -62,6 +62,7 @@ def freeze(
     calibration: str = "temperature",
     screen: Path | None = None,
     engine: Engine | None = None,
+    turns: bool = False,
 ) -> dict[str, Any]:
     """Choose threshold, calibration and screen on validation data and write them.
 
@@ -73,16 +74,19 @@ def freeze(
         calibration: ``temperature`` or ``isotonic``.
         screen: Folder of a faster model of the same scale and side that shall screen.
         engine: How the deciding network is computed; by default in the fastest exact way.
+        turns: Let it score by the mean over the eight orientations of a stamp, here and in every
+            night that is scored at this point; a screen sees one of them.
 
     Returns:
         What was written to ``operating.json``.
     """
     net, recipe, _ = load(folder)
-    score = (engine or fastest(net))(samples.pixels)
+    decide = engine or fastest(net)
+    score = (turned(decide) if turns else decide)(samples.pixels)
     point = operating_point(
         score, samples.label, tpr=tpr, prevalence=prevalence, calibration=calibration
     )
-    point["prevalence"] = prevalence
+    point["prevalence"], point["turns"] = prevalence, turns
     point["chosen_on"] = {
         "reals": int((samples.label == 1).sum()),
         "bogus": int((samples.label == 0).sum()),
@@ -129,11 +133,13 @@ def frozen(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def judge(folder: Path, engine: Engine | None = None) -> Judge:
-    """Make ready what a night needs of a trained model."""
+def judge(folder: Path, engine: Engine | None = None, *, turns: bool = False) -> Judge:
+    """Make ready what a night needs of a trained model, turned as its operating point says."""
     net, recipe, scores = load(folder)
-    data = recipe["data"]
-    return Judge(engine or fastest(net), data["normalise"], data["side"], scores["hash"])
+    data, decide, sign = recipe["data"], engine or fastest(net), scores["hash"]
+    if turns:
+        decide, sign = turned(decide), f"{sign} turned"
+    return Judge(decide, data["normalise"], data["side"], sign)
 
 
 def cascade(folder: Path, point: Mapping[str, Any]) -> tuple[Judge | None, float]:

@@ -261,7 +261,7 @@ def score_night(
     counts = score_survey(
         survey,
         out,
-        judge(folder),
+        judge(folder, turns=point.get("turns", False)),
         screen=first,
         pass_at=pass_at,
         calibration=calibration,
@@ -344,7 +344,7 @@ def evaluate_model(
     if not (folder / "operating.json").exists():
         freeze(folder, part_of(folder, home, "valid"))
     point = frozen(folder)
-    score = judge(folder).engine(samples.pixels)
+    score = judge(folder, turns=point.get("turns", False)).engine(samples.pixels)
     found = evaluate(
         score,
         samples.label,
