@@ -117,7 +117,7 @@ class Scale:
 
 SCALES = {
     "tiny": Scale(900, 1200, 300, 2000, 4, 2, 16, 4, 120, 80, 40, 30, (600, 200), visits=2),
-    "quick": Scale(2000, 2600, 400, 4000, 8, 2, 16, 4, 300, 150, 80, 60, (1000, 250), visits=3),
+    "quick": Scale(1200, 1600, 300, 2500, 8, 2, 16, 4, 150, 40, 40, 30, (500, 80), visits=3),
     "small": Scale(3000, 4000, 500, 6000, 8, 3, 16, 4, 500, 300, 100, 150, (2000, 500)),
     "laptop": Scale(10_000, 14_000, 2000, 102_000, 8, 3, 16, 8, 800, 800, 200, 600, (6000, 1000)),
     "medium": Scale(
@@ -628,7 +628,7 @@ class Bench:
         deep = self.train(
             learn,
             {**self.recipe("complex", {}, 0, width=32), "train": {
-                "steps": 40 if self.options.quick else 400, "batch": 32, "warm_up": 10,
+                "steps": 20 if self.options.quick else 400, "batch": 32, "warm_up": 10,
                 "schedule": "cosine", "clip": 1.0, "validate_every": 20 if self.options.quick
                 else 100}},
             "speed-complex",
@@ -637,7 +637,7 @@ class Bench:
         plain = CLASSIFIERS["complex"]()
         plain.load_state_dict(deep.state_dict())
         plain = plain.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        n = 1024 if self.options.quick else 4096
+        n = 768 if self.options.quick else 4096
         x = np.ascontiguousarray(test.pixels[:n])
 
         def loop(pixels: np.ndarray) -> np.ndarray:
