@@ -55,7 +55,7 @@ from skyvec.realbogus.forest import Forest, features
 from skyvec.realbogus.frames import stamps_of_folder
 from skyvec.realbogus.gallery import gallery
 from skyvec.realbogus.samples import faults, join, write_survey
-from skyvec.realbogus.score import Judge, score_survey, screen_loss, screen_threshold
+from skyvec.realbogus.score import Judge, score_survey, screen_loss, screen_threshold, turned
 from skyvec.realbogus.train import (
     Draw,
     Samples,
@@ -329,16 +329,20 @@ class Bench:
         name: str,
         test: Samples,
         stays: np.ndarray | None = None,
+        turns: bool = False,
     ) -> np.ndarray:
-        """Scores of test stamps by a network trained for it."""
+        """Scores of test stamps by a network trained for it, of one orientation or of eight."""
         used = learn.label if stays is None else np.where(stays, learn.label, -9)
         key = [recipe, *(hashlib.blake2b(a.tobytes()).hexdigest()
                          for a in (learn.id, used, test.id))]  # fmt: skip
-        return self.kept(
-            name,
-            key,
-            lambda: scores_of(self.train(learn, recipe, name, stays), test.pixels, batch=256),
-        )
+
+        def make() -> np.ndarray:
+            net = self.train(learn, recipe, name, stays)
+            if turns:
+                return turned(engine(net))(test.pixels)
+            return scores_of(net, test.pixels, batch=256)
+
+        return self.kept(name + " turned" * turns, key, make)
 
     def row(self, name: str, score: np.ndarray, test: Samples) -> dict[str, Any]:
         """Measure scores, and print a row."""
@@ -579,12 +583,16 @@ class Bench:
         scores = {"ours": self.scored(learn, recipe, "peer-simple", test)}
         self.result["ours"] = self.row("ours: simple", scores["ours"], test)
         self.result["fpr_ours"] = self.result["ours"]["fpr_at_0.9"]
+        turned_too = self.scored(learn, recipe, "peer-simple", test, turns=True)
+        self.result["ours_turned"] = self.row("ours: eight orientations", turned_too, test)
         frames = self.samples("learn", "frame_norm"), self.samples("test", "frame_norm", 1)
         recipe = self.recipe("vgg6", {}, 0)
         recipe["data"]["normalise"] = "frame_norm"
         scores["vgg6"] = self.scored(frames[0], recipe, "peer-vgg6", frames[1])
         self.result["vgg6"] = self.row("VGG6 (frame norm)", scores["vgg6"], test)
         self.result["fpr_vgg6"] = self.result["vgg6"]["fpr_at_0.9"]
+        turned_too = self.scored(frames[0], recipe, "peer-vgg6", frames[1], turns=True)
+        self.result["vgg6_turned"] = self.row("VGG6: eight orientations", turned_too, test)
         scores["forest"] = self.forest(learn, test)
         drawn = {
             name: metrics.resampled(score, test.label, test.object, np.random.default_rng(0))
