@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -335,7 +336,17 @@ def test_a_sweep_trains_every_width_and_draws_it(tmp_path):
     assert all(v > 0 for v in table["mse"].to_pylist())
     assert all(-1 <= v <= 1 for v in table["ssim"].to_pylist())
     assert all(v > 0 for v in table["components_mse"].to_pylist())
+    assert sweep.too_short(table) == [2, 3]  # after four steps
+    better = table.set_column(3, "test_mse", pa.array([0.0, 9.0]))
+    assert table.column_names[3] == "test_mse" and sweep.too_short(better) == [3]
     assert len(sweep.draw_sweep(table).axes) == 2
+    (tmp_path / "r.toml").write_text(checkpoint.write_toml(how))
+    asked = ["sweep", str(tmp_path / "r.toml"), "--survey", str(tmp_path / "s"), "--name", "v"]
+    done = CliRunner().invoke(app, [*asked, "--widths", "2,3", "--format", "json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == table.to_pylist()  # nothing is trained again
+    assert "2, 3 numbers keep less than as many principal components" in done.stderr
+    assert (tmp_path / "s" / "answers" / "sweep-v" / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match="logpolar draws nothing"):
         sweep.sweep(tmp_path / "s", recipe(), "l")
     assert not list((tmp_path / "s" / "models").glob("l-*"))  # before any time is spent on it

@@ -35,6 +35,9 @@ def sweep(
 ) -> None:
     """Train codes of several widths on images, and draw what each keeps (MSE and SSIM).
 
+    Principal components of the pixels stand beside: a code that keeps less than as many of those
+    has been trained too little.
+
     Run again it goes on where it was stopped. The picture lies under answers/sweep-NAME/.
     """
     path = find_recipe(recipe)
@@ -47,7 +50,7 @@ def sweep(
     from skyvec.checkpoint import read_recipe
     from skyvec.report.pictures import png
     from skyvec.store import answers_folder, write_atomic, write_table
-    from skyvec.studies.sweep import draw_sweep
+    from skyvec.studies.sweep import draw_sweep, too_short
     from skyvec.studies.sweep import sweep as sweep_widths
     from skyvec.train import Progress
 
@@ -74,4 +77,9 @@ def sweep(
     write_table(folder / "sweep.parquet", table)
     write_atomic(folder / "sweep.png", lambda temporary: temporary.write_bytes(content))
     say(f"picture: {folder / 'sweep.png'}")
+    if short := too_short(table):
+        say(
+            f"{', '.join(map(str, short))} numbers keep less than as many principal components: "
+            "this training is too short to choose by; give --steps more, and --name another"
+        )
     show(table, form, out)
