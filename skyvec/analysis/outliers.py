@@ -167,9 +167,7 @@ def first_outliers(latents: Latents, n: int = 20, k: int = 5) -> tuple[Outliers,
     return found, proof
 
 
-def first_far(
-    latents: Latents, n: int = 20, k: int = 5
-) -> tuple[Ints, Floats, Proof]:
+def first_far(latents: Latents, n: int = 20, k: int = 5) -> tuple[Ints, Floats, Proof]:
     """The n targets farthest from their k-th nearest other, without comparing all with all.
 
     Args:

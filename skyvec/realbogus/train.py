@@ -286,8 +286,6 @@ def complete(content: Mapping[str, Any]) -> Recipe:
     tables: dict[str, Callable[..., Any]] = {"data": Draw, "loss": Loss, "train": Training}
     recipe = fill(content, tables, CLASSIFIERS)
     recipe["model"]["side"] = recipe["data"]["side"]
-    if not recipe["loss"]["mmd"]:  # as it was before there were targets: models stay the same
-        del recipe["loss"]["mmd"], recipe["loss"]["match"]
     Draw(**recipe["data"]), Loss(**recipe["loss"]), Training(**recipe["train"])
     return recipe
 
