@@ -18,6 +18,7 @@ def test_the_eleven_rows_run_at_their_smallest_scale_and_go_on(
     def run():
         arguments = ["--only", "table", "--scale", "tiny", "--seeds", "1", "--keep", str(tmp_path)]
         monkeypatch.setattr("sys.argv", [str(BENCH), *arguments])
+        monkeypatch.syspath_prepend(BENCH.parent)  # as where it is run as a script
         runpy.run_path(str(BENCH), run_name="__main__")
         printed = capsys.readouterr().out
         return printed, json.loads(printed.splitlines()[-1])
