@@ -67,11 +67,6 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", default="", help="folder to keep models in, to go on later")
     parser.add_argument("--minutes", type=float, default=1e9, help="of the table, then stop")
-    parser.add_argument(
-        "--part", default=(1, 1), type=lambda text: tuple(map(int, text.split("/"))),
-        help="1/2 and 2/2: two processes that share --keep train every other row of the table; "
-        "one without it prints it in the end",
-    )  # fmt: skip
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gallery", default="", help="folder for pages of real stamps")
     options = parser.parse_args()

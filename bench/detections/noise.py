@@ -3,10 +3,7 @@
 import numpy as np
 from detections.workbench import Bench, say
 
-from skyvec.realbogus.train import (
-    Samples,
-    treat,
-)
+from skyvec.realbogus.train import Samples, treat
 
 ARMS = ("keep", "remove", "unlabel", "flip")
 

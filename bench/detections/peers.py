@@ -10,11 +10,7 @@ from detections.workbench import Bench, say
 from skyvec.realbogus import metrics
 from skyvec.realbogus.forest import Forest, features
 from skyvec.realbogus.samples import faults
-from skyvec.realbogus.train import (
-    Draw,
-    Samples,
-    split,
-)
+from skyvec.realbogus.train import Draw, Samples, split
 
 
 def peers(bench: Bench) -> None:

@@ -15,12 +15,7 @@ from skyvec.realbogus.folds import divide
 from skyvec.realbogus.frames import stamps_of_folder
 from skyvec.realbogus.gallery import gallery
 from skyvec.realbogus.samples import faults, join
-from skyvec.realbogus.train import (
-    Draw,
-    Samples,
-    scores_of,
-    split,
-)
+from skyvec.realbogus.train import Draw, Samples, scores_of, split
 from skyvec.schema import Catalog, Stamps
 from skyvec.sim.frames import make_detectors
 from skyvec.sim.stamps import simulate_stamps

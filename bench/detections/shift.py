@@ -7,9 +7,7 @@ import numpy as np
 from detections.workbench import Bench, say
 
 from skyvec.realbogus import metrics
-from skyvec.realbogus.train import (
-    scores_of,
-)
+from skyvec.realbogus.train import scores_of
 from skyvec.sim.frames import make_detectors
 from skyvec.sim.stamps import simulate_stamps
 

@@ -13,11 +13,7 @@ from skyvec.realbogus import metrics
 from skyvec.realbogus.fast import engine
 from skyvec.realbogus.samples import write_survey
 from skyvec.realbogus.score import Judge, score_survey, screen_loss, screen_threshold
-from skyvec.realbogus.train import (
-    Draw,
-    scores_of,
-    split,
-)
+from skyvec.realbogus.train import Draw, scores_of, split
 
 
 def speed(bench: Bench) -> None:

@@ -16,15 +16,7 @@ from skyvec.realbogus import metrics, suspects
 from skyvec.realbogus.fast import engine
 from skyvec.realbogus.samples import faults
 from skyvec.realbogus.score import turned
-from skyvec.realbogus.train import (
-    Draw,
-    Samples,
-    complete,
-    load,
-    scores_of,
-    split,
-    train_on,
-)
+from skyvec.realbogus.train import Draw, Samples, complete, load, scores_of, split, train_on
 from skyvec.schema import Catalog, Stamps
 from skyvec.sim.frames import make_detectors
 from skyvec.sim.stamps import flip_labels, simulate_stamps

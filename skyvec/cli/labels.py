@@ -1,7 +1,7 @@
 """Known classes, and what the vectors make of them, as commands: probe, spread."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,6 @@ from skyvec.cli.terminal import (
     say,
     show,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @guarded
