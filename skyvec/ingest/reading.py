@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,8 @@ def _through_pool(
         if len(group) == 1 and not _is_small(group[0].path):
             ahead.append(group[0])
         else:
-            ahead.append(pool.submit(_read_whole, group, options))
+            with _ctrl_c_held():
+                ahead.append(pool.submit(_read_whole, group, options))
         while len(ahead) >= window:
             yield from _take(ahead.popleft(), options)
     while ahead:
@@ -145,9 +147,22 @@ def _is_small(path: str) -> bool:
     return find_reader(path) is fits_lightcurves or os.path.getsize(path) <= SMALL_TABLE
 
 
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Leave Ctrl-C to the main process: readers started here inherit that it is blocked.
+
+    A reader that ignored it on its own could be hit while it still imports. One pressed
+    meanwhile reaches the main process at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    """Leave Ctrl-C to the main process, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the main process, however it ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
