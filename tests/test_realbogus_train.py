@@ -232,6 +232,28 @@ def test_unlabelled_samples_change_only_the_smoothness(tmp_path):
     assert "valid_lds" in smooth["history"][0] and "valid_lds" not in plain["history"][0]
 
 
+def test_a_few_labels_among_many_without_are_in_every_batch(tmp_path):
+    samples = made_up(400)
+    keep = np.concatenate([np.flatnonzero(samples.label == k)[:4] for k in (0, 1)])
+    label = np.full(len(samples), UNLABELLED)
+    label[keep] = samples.label[keep]
+    parts = np.zeros(len(samples), np.int64)
+    parts[keep[[0, -1]]] = 1
+    seen = []
+
+    class Watched(Objective):
+        def parts(self, batch, generator):
+            seen.append([(batch.label == k).sum().item() for k in (1, 0, UNLABELLED)])
+            return super().parts(batch, generator)
+
+    recipe = {**SMALL, "loss": {"ce": 0.6, "lds": 0.4}}
+    recipe["train"] = {**SMALL["train"], "batch": 8, "steps": 3, "validate_every": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rb_train, "Objective", Watched)
+        train_on(samples.with_label(label), recipe, tmp_path / "few", parts=parts)
+    assert seen[:3] == [[1, 1, 6]] * 3
+
+
 def another_camera(n=300, seed=5, share=0.5):
     """The same sky behind other optics: blurred, offset, noisier; a share of the stamps real."""
     found = made_up(n * 4, seed=seed)

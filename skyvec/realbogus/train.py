@@ -479,7 +479,8 @@ def _draw(
     rng: np.random.Generator,
 ) -> Labelled:
     reals, bogus, unlabelled = (len(rows) for rows in lists)
-    none = round(batch * unlabelled / (reals + bogus + unlabelled))
+    # however few the labelled are, there is one of each class in every batch
+    none = min(round(batch * unlabelled / (reals + bogus + unlabelled)), max(batch - 2, 0))
     share = data.reals or reals / (reals + bogus)
     # the fraction of a sample is drawn, so that rare classes keep their share
     wanted = (batch - none) * share
