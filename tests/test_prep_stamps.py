@@ -22,6 +22,8 @@ def hostile():
     pixels[4, 0, 0, 0] = np.inf
     pixels[5, 2] = 0
     pixels[5, 2, 14, 14] = 1e6
+    pixels[5, 1] = 0
+    pixels[5, 1, 3, 3] = 1e-40  # flat but for the least that single precision can hold
     return pixels
 
 

@@ -18,6 +18,9 @@ Mask = NDArray[np.bool_]
 SENTINEL = 1e30
 """No survey measures so much: -3.4028235e38 (the float's own limit) marks a missing pixel."""
 
+TINY = np.finfo(np.float32).tiny
+"""Smallest normal number; of smaller ones single precision has no inverse."""
+
 MAD_TO_SIGMA = 1.4826
 CHUNK = 16
 """Stamps worked on at a time, so that the parts stay in the cache of a core (0.6 MB at 29 px)."""
@@ -113,7 +116,8 @@ def minmax(pixels: Pixels) -> Pixels:
     span = filled.max(axis=(2, 3), keepdims=True) - low
     # subtract first: an offset of 1e6 counts would eat the digits of a product
     scaled = filled - low
-    scaled *= np.divide(1, span, out=np.zeros_like(span), where=span > 0)
+    # a span so small that its inverse is infinite is flat, too
+    scaled *= np.divide(1, span, out=np.zeros_like(span), where=span >= TINY)
     return scaled
 
 
