@@ -291,3 +291,11 @@ def test_a_foreign_night_is_told_from_one_with_other_shares():
     for night in (rng.standard_normal(2000) - 4, rng.standard_normal(2000)):
         assert calibration.unlike(night, *known) > 2 * calibration.UNLIKE
     assert calibration.unlike(np.full(100, 50.0), *known) == pytest.approx(1)
+    # a short night is as far from any mixture by chance, and is believed all the same
+    for n in (5, 20, 60, 200):
+        label = rng.random((200, n)) < 0.05
+        nights = rng.standard_normal((200, n)) + np.where(label, 2, -2)
+        foreign = [calibration.unlike(one, *known) > calibration.still_alike(n) for one in nights]
+        assert np.mean(foreign) < 0.05
+    assert calibration.still_alike(10**6) == pytest.approx(calibration.UNLIKE, rel=1e-4)
+    assert calibration.unlike(rng.standard_normal(60), *known) > calibration.still_alike(60)

@@ -19,7 +19,9 @@ from skyvec.schema import Floats, Ints
 KINDS = ("temperature", "isotonic")
 LEVELS = np.linspace(0, 1, 101)
 UNLIKE = 0.1
-"""Distance from the scores of the calibration from which a night is foreign to it."""
+"""Distance from the scores of the calibration from which a long night is foreign to it."""
+BY_CHANCE = 1.22
+"""Times 1 / sqrt(n): what chance adds to that distance in a night of n scores."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,16 @@ def unlike(score: Floats, real: Sequence[float], bogus: Sequence[float]) -> floa
     shares = np.concatenate([[0.0], np.logspace(-6, 0, 601)])
     mixtures = (pi * one + (1 - pi) * zero for pi in shares)
     return float(min(max((high - f).max(), (f - low).max()) for f in mixtures))
+
+
+def still_alike(n: int) -> float:
+    """Largest distance that :func:`unlike` may find for a night of n scores to be believed.
+
+    hypot(UNLIKE, 1.22 / sqrt(n)): n scores drawn from known reals and bogus are about so far from
+    any mixture of them by chance alone (Kolmogorov and Smirnov, exceeded in fewer than one of ten
+    nights), so that a short night is not foreign for its shortness.
+    """
+    return float(np.hypot(UNLIKE, BY_CHANCE / np.sqrt(n)))
 
 
 def expected_false(probability: Floats, score: Floats, threshold: float) -> float:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from skyvec.nn.labels import UNLABELLED
 from skyvec.realbogus.calibration import (
-    UNLIKE,
     Calibration,
     expected_false,
     night_prevalence,
+    still_alike,
     unlike,
 )
 from skyvec.realbogus.evaluation import evaluate, write
@@ -275,12 +275,13 @@ def score_night(
     ]
     told = _night(out, calibration, point, prevalence)
     write_json(out / "night.json", {**counts, **told})
-    if told.get("unlike", 0.0) > UNLIKE:
+    if told.get("unlike", 0.0) > told.get("alike", np.inf):
         lines.append(
             f"warning: these scores are no mixture of those the model was calibrated on (distance "
-            f"{told['unlike']:.2f}, at most {UNLIKE} where a night is alike): another instrument "
-            "or another sky. Its probabilities mean nothing here; label some of these stamps and "
-            "choose a threshold on them with `skyvec realbogus threshold --from`"
+            f"{told['unlike']:.2f}, at most {told['alike']:.2f} where so long a night is alike): "
+            "another instrument or another sky. Its probabilities mean nothing here; label some "
+            "of these stamps and choose a threshold on them with `skyvec realbogus threshold "
+            "--from`"
         )
     if told and "expected_false" not in told:
         lines.append(
@@ -312,8 +313,9 @@ def _night(
     told = {"threshold": threshold, "candidates": float((known >= threshold).sum())}
     if "scores" in point and all(point["scores"].values()):
         told["unlike"] = unlike(known, **point["scores"])
+        told["alike"] = still_alike(len(known))
     share = prevalence
-    if share is None and told.get("unlike", 0.0) > UNLIKE:
+    if share is None and told.get("unlike", 0.0) > told.get("alike", np.inf):
         return told
     if share is None:
         # what was screened out counts as bogus: it scores below all that was passed on
