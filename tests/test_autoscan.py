@@ -14,6 +14,8 @@ from skyvec.prep.autoscan import (
     scaled,
     shape,
 )
+from skyvec.realbogus.forest import features as forest_features
+from skyvec.schema import Stamps
 
 
 def gaussian(side=51, sigma=2.0, height=1.0, dx=0.0, dy=0.0, stretch=1.0):
@@ -34,6 +36,17 @@ def test_there_are_38():
     assert len(NAMES) == len(set(NAMES)) == 38
     assert features(noise(3)).shape == (3, 38)
     assert features(noise(0)).shape == (0, 38)
+
+
+def test_a_detector_has_one_number_whichever_others_are_there():
+    def numbers(detectors):
+        ids = np.array([f"i{k}" for k in range(len(detectors))])
+        stamps = Stamps(ids, noise(len(ids), 29).astype(np.float32), np.array(detectors), ids, ids)
+        return dict(zip(NAMES, forest_features(stamps).T))["ccdid"]
+
+    assert numbers(["d00", "d05", "d12"]).tolist() == [0, 5, 12]
+    assert numbers(["d05", "d12"]).tolist() == [5, 12]
+    assert np.isnan(numbers(["camera"])).all()
 
 
 def test_compressing_is_a_mean_of_four_in_sigmas():

@@ -22,9 +22,9 @@ FROM_CATALOGUE = {
 
 def features(stamps: Stamps, catalog: Catalog | None = None) -> NDArray[np.float64]:
     """Measure the 38 features, shape (n, 38), with what the catalogue of the same ids knows."""
-    known: dict[str, np.ndarray] = {
-        "ccdid": np.unique(stamps.detector, return_inverse=True)[1].astype(np.float64)
-    }
+    names, row_of = np.unique(stamps.detector, return_inverse=True)
+    numbers = np.array([_number(name) for name in names.tolist()], np.float64)
+    known: dict[str, np.ndarray] = {"ccdid": numbers[row_of]}
     if catalog is not None:
         row = {key: i for i, key in enumerate(catalog.id.tolist())}
         rows = np.array([row[key] for key in stamps.id.tolist()], np.int64)
@@ -32,6 +32,12 @@ def features(stamps: Stamps, catalog: Catalog | None = None) -> NDArray[np.float
             if column in catalog.columns:
                 known[name] = catalog.columns[column][rows].astype(np.float64)
     return autoscan.features(stamps.pixels, known)
+
+
+def _number(detector: str) -> float:
+    """The digits of a detector's name; NaN of none. A place in a list would change with it."""
+    digits = "".join(c for c in detector if c in "0123456789")
+    return float(digits) if digits else float("nan")
 
 
 @dataclass(frozen=True)
