@@ -27,7 +27,8 @@ that was stopped goes on where it was. ``--minutes`` stops the table in time and
 seeds that are finished.
 
     python bench/realbogus.py [--quick] [--only speed,noise] [--seeds N] [--keep DIR] [--minutes M]
-        [--scale tiny|quick|small|laptop|medium|paper] [--data DIR] [--device cpu]
+        [--scale tiny|quick|small|laptop|medium|paper] [--rows K ...] [--deep STEPS] [--data DIR]
+        [--device cpu]
 """
 
 import argparse
@@ -43,7 +44,7 @@ from detections.real import real
 from detections.scales import SCALES
 from detections.shift import shift
 from detections.speed import speed
-from detections.table import table
+from detections.table import ROWS, table
 from detections.workbench import Bench
 
 PARTS = {
@@ -63,6 +64,8 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--scale", default="", choices=["", *SCALES])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", type=int, nargs="+", choices=ROWS, help="of the table (all)")
+    parser.add_argument("--deep", type=int, help="steps of the deep network (the scale's)")
     parser.add_argument("--net", default="simple", help="network of the noise experiment")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", default="", help="folder to keep models in, to go on later")

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Bench:
         self.folder = folder / options.scale
         self.folder.mkdir(parents=True, exist_ok=True)
         self.size = SCALES[options.scale]
+        if options.deep:
+            self.size = replace(self.size, deep=options.deep)
         self.result: dict[str, Any] = {"scale": options.scale}
         self.began = time.perf_counter()
         self._ready: dict[tuple[str, str, int], Samples] = {}
