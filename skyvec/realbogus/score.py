@@ -5,6 +5,7 @@ the one that decides. Threads work on blocks of stamps; a shard of scores is wri
 of stamps, and a manifest says which are done.
 """
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -203,6 +205,9 @@ def score_survey(
 ) -> dict[str, int]:
     """Score every stamp of a survey, or go on with it.
 
+    Shards that are done are not scored again; where calibration or prevalence have changed since,
+    their probabilities are made anew from the scores.
+
     Args:
         survey: A survey of stamps.
         out: Folder of the shards of scores: ``id``, ``score``, ``screen``, ``probability`` (of
@@ -219,7 +224,8 @@ def score_survey(
         Counts ``received`` = ``scored`` + ``screened`` + ``flagged``.
 
     Raises:
-        StoreError: The folder holds scores of other networks or of a survey that has changed.
+        StoreError: The folder holds scores of other networks or of a survey that has changed, or
+            another process scores into it.
     """
     with lock(out, "realbogus score"):
         clean(out)
@@ -228,48 +234,74 @@ def score_survey(
         made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
         if manifest.setdefault("made_by", made_by) != made_by:
             raise StoreError(f"{out} holds scores of other networks; score into another folder")
-        for old, shard in zip(manifest["shards"], shards):
-            if old["of"] != shard["sha256"]:
-                raise StoreError(f"{survey} has changed since {out} was begun; remove it")
+        done = manifest["shards"]
+        if len(done) > len(shards) or any(
+            old["of"] != shard["sha256"] for old, shard in zip(done, shards)
+        ):
+            raise StoreError(f"{survey} has changed since {out} was begun; remove it")
+        scale = hashlib.sha256(repr((calibration, prevalence)).encode()).hexdigest()
+        for i, old in enumerate(done):
+            if old.get("scale") != scale:  # the scores stay, what they mean has changed
+                _rescale(out / old["file"], calibration, prevalence)
+                done[i] = {**old, "sha256": sha256(out / old["file"]), "scale": scale}
+                write_manifest(out, manifest)
         counts = {"received": 0, "scored": 0, "screened": 0, "flagged": 0}
-        for old in manifest["shards"]:
+        for old in done:
             for name in counts:
                 counts[name] += old[name]
         total = sum(shard["rows"] for shard in shards)
-    left = shards[len(manifest["shards"]) :]
+        left = shards[len(done) :]
 
-    def block(file: str, groups: list[int]) -> tuple[pa.ChunkedArray, Scored]:
-        id, pixels = read_stamp_block(survey, file, groups)
-        return id, score_block(pixels, judge, screen, pass_at)
+        def block(file: str, groups: list[int]) -> tuple[pa.ChunkedArray, Scored]:
+            id, pixels = read_stamp_block(survey, file, groups)
+            return id, score_block(pixels, judge, screen, pass_at)
 
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-        def begin(shard: dict[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
-            file = shard["file"]
-            read_ahead(survey, file)
-            return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
+            def begin(shard: dict[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
+                file = shard["file"]
+                read_ahead(survey, file)
+                return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
 
-        ahead = begin(left[0]) if left else []
-        try:
-            for i, shard in enumerate(left):
-                # the next shard is begun before this one ends, so that no thread waits
-                jobs, ahead = ahead, begin(left[i + 1]) if i + 1 < len(left) else []
-                parts = [job.result() for job in jobs]
-                file = shard_name(len(manifest["shards"]))
-                table, here = _table(parts, calibration, prevalence)
-                write_table(out / file, table)
-                manifest["shards"].append(
-                    {"file": file, "of": shard["sha256"], "sha256": sha256(out / file), **here}
-                )
-                write_manifest(out, manifest)
-                for name in counts:
-                    counts[name] += here[name]
-                if progress is not None:
-                    progress(counts["received"], total)
-        finally:
-            for job in ahead:
-                job.cancel()
+            ahead = begin(left[0]) if left else []
+            try:
+                for i, shard in enumerate(left):
+                    # the next shard is begun before this one ends, so that no thread waits
+                    jobs, ahead = ahead, begin(left[i + 1]) if i + 1 < len(left) else []
+                    parts = [job.result() for job in jobs]
+                    file = shard_name(len(done))
+                    table, here = _table(parts, calibration, prevalence)
+                    write_table(out / file, table)
+                    facts = {"of": shard["sha256"], "sha256": sha256(out / file), "scale": scale}
+                    done.append({"file": file, **facts, **here})
+                    write_manifest(out, manifest)
+                    for name in counts:
+                        counts[name] += here[name]
+                    if progress is not None:
+                        progress(counts["received"], total)
+            finally:
+                for job in ahead:
+                    job.cancel()
     return counts
+
+
+def _rescale(path: Path, calibration: Calibration | None, prevalence: float | None) -> None:
+    """Give a stored shard of scores the probabilities of another calibration or prevalence."""
+    table = pq.read_table(path)
+    column = _probability(table["score"].to_numpy(), calibration, prevalence)
+    place = table.column_names.index("probability")
+    write_table(path, table.set_column(place, "probability", pa.array(column)))
+
+
+def _probability(
+    score: Floats, calibration: Calibration | None, prevalence: float | None
+) -> NDArray[np.float64]:
+    """Probability of being real, NaN without a score or a calibration."""
+    probability = np.full(len(score), np.nan)
+    known = np.isfinite(score)
+    if calibration is not None:
+        probability[known] = calibration.probability(score[known], prevalence)
+    return probability
 
 
 def _table(
@@ -282,10 +314,7 @@ def _table(
     keys = [chunk for id, _ in blocks for chunk in id.chunks]
     score = np.concatenate(none + [part.score for part in parts])
     reason = np.concatenate([np.zeros(0, "<U1"), *(part.reason for part in parts)])
-    probability = np.full(len(score), np.nan)
     known = np.isfinite(score)
-    if calibration is not None:
-        probability[known] = calibration.probability(score[known], prevalence)
     screened = int((reason == "screened").sum())
     counts = {
         "rows": len(score),
@@ -299,7 +328,7 @@ def _table(
             "id": pa.chunked_array(keys, pa.string()),
             "score": score,
             "screen": np.concatenate(none + [part.screen for part in parts]),
-            "probability": probability,
+            "probability": _probability(score, calibration, prevalence),
             "reason": pa.array(reason).dictionary_encode(),
         }
     )
