@@ -16,7 +16,7 @@ from skyvec.realbogus.calibration import Calibration
 from skyvec.realbogus.demo import simulate_survey
 from skyvec.realbogus.train import Draw
 from skyvec.schema import Catalog, Stamps
-from skyvec.store import StoreError, read_catalog, read_manifest, read_objects
+from skyvec.store import StoreError, read_catalog, read_manifest, read_objects, sha256
 
 RECIPE = {
     "data": {"normalise": "asinh"},
@@ -223,6 +223,69 @@ def test_a_night_is_scored_once_and_goes_on_where_it_was(trained, tmp_path, monk
     other = score.Judge(judge.engine, judge.scale, judge.side, "another")
     with pytest.raises(StoreError, match="other networks"):
         score.score_survey(night, tmp_path / "b", other)
+
+
+def plain_night(folder, n=40):
+    """A night of noise in two shards, and a judge that costs nothing."""
+    rng = np.random.default_rng(0)
+    ids, none = np.array([f"s{i:03d}" for i in range(n)]), np.full(n, np.nan)
+    exposure = np.array([f"e{i // 4}" for i in range(n)])
+    pixels = rng.standard_normal((n, 3, 29, 29)).astype(np.float32)
+    stamps = Stamps(ids, pixels, np.full(n, "d0"), exposure, ids)
+    label = np.where(np.arange(n) < n // 2, np.where(np.arange(n) % 2, "real", "bogus"), "")
+    samples.write_survey(folder, stamps, Catalog(ids, ids, none, none, {"label": label}), "night")
+    return folder, score.Judge(lambda x: 99 * x.mean((1, 2, 3)).astype(float), "minmax", 29, "h")
+
+
+def test_a_shard_without_labels_goes_with_one_that_has_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "SHARD", 20)
+    night, _ = plain_night(tmp_path / "night")
+    label = samples.read_samples(night, Draw()).label
+    assert [(label == k).sum() for k in (1, 0, -1)] == [10, 10, 20]
+    catalog, stamps = read_objects(night, "part-00001.parquet", Stamps)
+    samples.write_survey(tmp_path / "blind", stamps, catalog, "night")
+    with pytest.raises(samples.SampleError, match="no real or bogus"):
+        samples.read_samples(tmp_path / "blind", Draw())
+    assert len(samples.read_samples(tmp_path / "blind", Draw(), labelled=False)) == 20
+
+
+def test_probabilities_follow_the_calibration_and_one_process_scores_at_a_time(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(samples, "SHARD", 20)
+    night, judge = plain_night(tmp_path / "night")
+    old, new = (Calibration("temperature", 0.5, (-1.0, 1.0), (-k, k)) for k in (1.0, 3.0))
+
+    class Killed(Exception):
+        pass
+
+    def meddle(done, total):
+        with pytest.raises(StoreError, match="another skyvec realbogus score"):
+            score.score_survey(night, tmp_path / "out", judge, calibration=old)
+        raise Killed
+
+    with pytest.raises(Killed):
+        score.score_survey(night, tmp_path / "out", judge, calibration=old, progress=meddle)
+    assert len(read_manifest(tmp_path / "out")["shards"]) == 1
+    for calibration, prevalence in ((new, 0.01), (new, 0.2), (None, None)):
+        score.score_survey(
+            night, tmp_path / "out", judge, calibration=calibration, prevalence=prevalence
+        )
+        for shard in read_manifest(tmp_path / "out")["shards"]:
+            assert shard["sha256"] == sha256(tmp_path / "out" / shard["file"])
+            table = pq.read_table(tmp_path / "out" / shard["file"])
+            found, known = table["probability"].to_numpy(), table["score"].to_numpy()
+            assert len(known) == 20 and np.isfinite(known).all()
+            if calibration is None:
+                assert np.isnan(found).all()
+            else:
+                assert np.array_equal(found, calibration.probability(known, prevalence))
+    # a survey that has lost a shard is another one
+    manifest = night / "objects" / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**facts, "shards": facts["shards"][:1]}))
+    with pytest.raises(StoreError, match="has changed"):
+        score.score_survey(night, tmp_path / "out", judge)
 
 
 def test_a_turned_score_is_the_mean_of_eight_and_frozen_with_the_threshold(trained):

@@ -30,13 +30,18 @@ def labels_of(column: np.ndarray, name: str = "label") -> NDArray[np.int64]:
     Raises:
         SampleError: Not one of them is real, nor bogus.
     """
-    text = np.char.lower(np.char.strip(column.astype(np.str_)))
-    label = np.where(np.isin(text, REAL), 1, np.where(np.isin(text, BOGUS), 0, UNLABELLED))
+    label = _labels(column)
     if len(label) and (label == UNLABELLED).all():
         raise SampleError(
             f"the column {name!r} holds {str(column[0])!r} and the like, but no real or bogus "
             "(nor 1 or 0, nor true or false)"
         )
+    return label
+
+
+def _labels(column: np.ndarray) -> NDArray[np.int64]:
+    text = np.char.lower(np.char.strip(column.astype(np.str_)))
+    label = np.where(np.isin(text, REAL), 1, np.where(np.isin(text, BOGUS), 0, UNLABELLED))
     return label.astype(np.int64)
 
 
@@ -84,7 +89,7 @@ def read_samples(
         those that cannot be scored are left out.
 
     Raises:
-        SampleError: There is no such column or detector, or no stamp is left.
+        SampleError: There is no such column or detector, no stamp is left, or none has a label.
         StoreError: The survey holds no stamps.
     """
     parts: list[Samples] = []
@@ -113,6 +118,8 @@ def read_samples(
     if labels:
         changed = [labels.get(key, old) for key, old in zip(samples.id, samples.label.tolist())]
         samples = samples.with_label(np.array(changed, np.int64))
+    if labelled and (samples.label == UNLABELLED).all():  # a part of them may well be
+        labels_of(samples.columns[data.label], data.label)
     return samples
 
 
@@ -124,7 +131,7 @@ def _samples(catalog: Catalog, stamps: Stamps, data: Draw, labelled: bool) -> Sa
         )
     label = np.full(len(catalog), UNLABELLED, np.int64)
     if labelled and len(catalog):
-        label = labels_of(catalog.columns[data.label], data.label)
+        label = _labels(catalog.columns[data.label])
     return Samples(
         catalog.id,
         normalise(stamps.pixels, data.normalise, side=data.side),
