@@ -305,6 +305,19 @@ def test_a_turned_score_is_the_mean_of_eight_and_frozen_with_the_threshold(train
     assert passed[part.label == 1].mean() == pytest.approx(point["tpr"])
 
 
+def test_only_the_test_part_counts_however_the_surveys_path_is_written(trained, monkeypatch):
+    monkeypatch.chdir(trained.parent)
+    monkeypatch.setattr(river, "write", lambda *arguments: None)  # pictures take seconds
+    n = len(operating.part_of(trained / "models" / "fast", trained, "test"))
+    assert 0 < n < 150
+    for home in (trained, trained / ".." / "learn"):
+        told = river.evaluate_model(type(trained)("learn"), "fast", home=home)[0]
+        assert sum(int(part.split()[0]) for part in told.split(", ")) == n
+    words = ["realbogus", "threshold", "fast", "--survey", "learn", "--from"]
+    said = [CliRunner().invoke(app, [*words, home]).output for home in ("learn", str(trained))]
+    assert "threshold" in said[0] and said[0] == said[1]
+
+
 @pytest.mark.slow
 def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
     night = simulate_survey(tmp_path / "night", 400, reals=0.2, observed=True, seed=6)

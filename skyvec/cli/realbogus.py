@@ -178,7 +178,8 @@ def threshold(
     base = home or survey
     folder = model_folder(base, model)
     without = suspect_ids(survey, doubts) if doubts else None
-    samples = part_of(folder, survey, "valid", own=base == survey, without=without)
+    own = base.resolve() == survey.resolve()
+    samples = part_of(folder, survey, "valid", own=own, without=without)
     point = freeze(
         folder,
         samples,

@@ -342,7 +342,9 @@ def evaluate_model(
         Lines for a person.
     """
     folder = model_folder(home, model)
-    samples = part_of(folder, survey, "test", own=home == survey, most=1 << 31)
+    # however its path is written: of its own survey only the test part may be asked about
+    own = home.resolve() == survey.resolve()
+    samples = part_of(folder, survey, "test", own=own, most=1 << 31)
     if not (folder / "operating.json").exists():
         freeze(folder, part_of(folder, home, "valid"))
     point = frozen(folder)
