@@ -302,6 +302,27 @@ def test_two_parts_of_one_survey_are_adapted_by_a_column(tmp_path):
             adaptation.adapt(one, other, "m", adapted="other", options=options)
 
 
+def test_a_name_that_is_taken_is_refused_and_never_taken_for_the_same(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    kind, pixels = discs(60, seed=5)
+    add(one, pixels, kind)
+    add(other, discs(60, seed=5, blur=1.5, noise=0.6, scale=7.0)[1], kind, prefix="h")
+    how = recipe(steps=2, validate_every=2)
+    train.train(one, how, "m")
+    train.train(one, how, "both")
+    train.train(other, {**how, "train": {**how["train"], "seed": 7}}, "both")
+    options = Training(steps=2, batch=16, lr=3e-3, validate_every=2)
+    adaptation.adapt(one, other, "m", adapted="x", options=options)
+    adaptation.adapt(one, other, "m", adapted="x", options=options)
+    longer = Training(steps=3, batch=16, lr=3e-3, validate_every=2)
+    for more in ({"weight": 0.0}, {"pairs": 1.0}, {"options": longer}):
+        with pytest.raises(checkpoint.CheckpointError, match="in another way"):
+            adaptation.adapt(one, other, "m", adapted="x", **{"options": options, **more})
+    # each survey has trained a model of its own under one name
+    with pytest.raises(checkpoint.CheckpointError, match="another model of the name 'both'"):
+        adaptation.adapt(one, other, "both", options=options)
+
+
 def test_partners_and_classes_carried_over_are_counted_rightly():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(200, 8)).astype(np.float32)
@@ -316,6 +337,8 @@ def test_partners_and_classes_carried_over_are_counted_rightly():
     assert (same.recall_1, same.median_rank, same.queries) == (1.0, 1.0, 200)
     lost = transfer.partner_ranks(latents(vectors), latents(rng.normal(size=(200, 8))))
     assert lost.recall_10 < 0.15 and 60 < lost.median_rank < 140
+    collapsed = transfer.partner_ranks(latents(vectors), latents(np.ones((200, 8))))
+    assert collapsed.recall_10 < 0.15 and 60 < collapsed.median_rank < 140
     carried = transfer.carry_over(
         latents(vectors), labels, latents(vectors * [-1, *[1] * 7]), labels, rng=rng
     )

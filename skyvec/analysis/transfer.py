@@ -130,20 +130,22 @@ def partner_ranks(
 
     Returns:
         Recalls and the median rank; NaN where nothing has a partner. An object with several
-        segments in the other survey counts by its nearest.
+        segments in the other survey counts by its nearest; others as near as it count half.
     """
     asked = np.arange(len(source)) if rows is None else np.asarray(rows)
     asked = asked[np.isin(source.target[asked], target.target)]
     if not len(asked):
         return Partners(np.nan, np.nan, np.nan, 0, len(target))
     one, other = unit(source.vectors[asked]), unit(target.vectors)
-    rank = np.empty(len(asked), np.int64)
+    rank = np.empty(len(asked))
     for start in range(0, len(asked), 1024):
         part = slice(start, start + 1024)
         cosine = one[part] @ other.T
         own = source.target[asked[part]][:, None] == target.target[None]
-        best = np.where(own, cosine, -np.inf).max(axis=1)
-        rank[part] = 1 + (np.where(own, -np.inf, cosine) > best[:, None]).sum(axis=1)
+        best = np.where(own, cosine, -np.inf).max(axis=1)[:, None]
+        others = np.where(own, -np.inf, cosine)
+        # ties half: a code that is the same for all must not find every partner first
+        rank[part] = 1 + (others > best).sum(axis=1) + (others == best).sum(axis=1) / 2
     return Partners(
         float((rank <= 1).mean()),
         float((rank <= 10).mean()),

@@ -26,6 +26,7 @@ from skyvec.analysis.transfer import carry_over, partner_ranks, tell_apart
 from skyvec.batches import frames, image_training_set, split, use_threads
 from skyvec.checkpoint import (
     Checkpoint,
+    CheckpointError,
     Recipe,
     Training,
     is_finished,
@@ -204,6 +205,13 @@ def adapt(
                 progress=progress,
             )
         _unwrap(work, folder, recipes[0])
+    else:
+        stored, _, scores = load_arrays(folder)
+        if stored != recipes[0] or scores.get("data_sha256") != digest:
+            raise CheckpointError(
+                f"{folder} was adapted from another model, between other data or in another way "
+                f"(weight, pairs, steps); give another name, or remove {folder} to adapt anew"
+            )
     if not is_one:
         _copy(folder, store.model_folder(target.survey, adapted), recipes[1])
     return adapted
@@ -238,6 +246,10 @@ def bring(checkpoint: Checkpoint, survey: Path) -> Recipe:
 
     Returns:
         The recipe it has there.
+
+    Raises:
+        AdaptationError: The surveys have other bands.
+        CheckpointError: There is another model of that name.
     """
     data = {k: v for k, v in checkpoint.recipe["data"].items() if k not in ("bands", *SCALING)}
     model = {k: v for k, v in checkpoint.recipe["model"].items() if k not in ("bands", "size")}
@@ -249,10 +261,24 @@ def bring(checkpoint: Checkpoint, survey: Path) -> Recipe:
             f"has {full['model']['bands']} ({', '.join(store.survey_bands(survey))})"
         )
     folder = store.model_folder(survey, checkpoint.name)
-    if not is_finished(folder):
+    if is_finished(folder):
+        _check_same(folder, checkpoint)
+    else:
         scores = {k: v for k, v in checkpoint.scores.items() if k not in ("hash", "skyvec")}
         save(folder, full, checkpoint.model.state_dict(), scores)
     return full
+
+
+def _check_same(folder: Path, checkpoint: Checkpoint) -> None:
+    """Make sure that a model's folder holds the weights of a checkpoint."""
+    weights, ours = load_arrays(folder)[1], checkpoint.model.state_dict()
+    if weights.keys() != ours.keys() or any(
+        not torch.equal(torch.as_tensor(array), ours[key].cpu()) for key, array in weights.items()
+    ):
+        raise CheckpointError(
+            f"{folder} holds another model of the name {checkpoint.name!r}, and the two would be "
+            f"compared as if they were one; remove it, or train under another name"
+        )
 
 
 def _side(part: Part, recipe: Recipe) -> _Side:
@@ -350,8 +376,10 @@ def _unwrap(work: Path, folder: Path, recipe: Recipe) -> None:
 
 
 def _copy(source: Path, target: Path, recipe: Recipe) -> None:
-    if not is_finished(target):
-        loaded = load(source)
+    loaded = load(source)
+    if is_finished(target):
+        _check_same(target, loaded)
+    else:
         scores = {k: v for k, v in loaded.scores.items() if k not in ("hash", "skyvec")}
         save(target, recipe, loaded.model.state_dict(), scores)
 
