@@ -166,11 +166,11 @@ def bad_files(folder):
     (folder / "broken.fits").write_bytes(raw[: len(raw) // 2])
     return {
         "empty": "the file is empty",
-        "text": "no picture",
+        "text": "no jpeg or png picture",
         "cut": "truncated",
         "black": "an empty image: every pixel is 0",
         "blank": "no pixel was measured",
-        "broken": "not readable",
+        "broken": "cut short: less than the 20 x 20 x 3 pixels",
     }
 
 
@@ -201,7 +201,50 @@ def test_objects_are_cut_out_of_a_mosaic_where_they_are_whole(tmp_path):
     assert whole.id == "o0" and whole.columns["label"] == "spiral"
     assert whole.ra == pytest.approx(ra[0]) and whole.columns["mosaic"] == "m.fits"
     assert edge.id == "o1" and "edge of the mosaic cuts" in edge.reason
-    assert hole.id == "o2" and "100% of the cutout was not measured" in hole.reason
+    assert hole.id == "o2" and "no pixel was measured" in hole.reason
+
+
+def test_objects_of_the_catalogue_outside_of_every_mosaic_are_counted(tmp_path):
+    _, wcs = mosaic(tmp_path / "m.fits")
+    ra, dec = wcs.all_pix2world([60.0, 3.0], [70.0, 50.0], 0)
+    rows = ["id,ra,dec", *(f"o{i},{a},{d}" for i, (a, d) in enumerate(zip(ra, dec)))]
+    rows += ["far,10,-40", "lost,,"]
+    (tmp_path / "sky.csv").write_text("\n".join(rows) + "\n")
+    found = ingest.ingest(
+        *(tmp_path / "s", [tmp_path / "m.fits"]),
+        **{"catalog": tmp_path / "sky.csv", "size": 11, "cut": True, "prefix": "{file} "},
+    )
+    assert (found.items, found.segments, found.rejects, found.outside) == (2, 1, 1, 2)
+
+
+def test_a_mosaic_with_distortions_is_cut_though_its_catalogue_covers_the_sky(tmp_path):
+    """Far from the image the distortion has no inverse, which is no reason to stop."""
+    side = 600
+    head = header(side)
+    head["CTYPE1"], head["CTYPE2"] = "RA---TAN-SIP", "DEC--TAN-SIP"
+    head["A_ORDER"] = head["B_ORDER"] = 3
+    head["A_2_0"] = head["B_0_2"] = 1e-6
+    head["A_3_0"] = head["B_0_3"] = head["A_1_2"] = 1e-7
+    fits.PrimaryHDU(scene(1, side)[0], head).writeto(tmp_path / "m.fits")
+    (tmp_path / "cat.csv").write_text(
+        "id,ra,dec\nhere,150.001,2.001\nfar,10,-40\nopposite,330,-2\nnear,150.5,2.3\nlost,,\n"
+    )
+    options = {"catalog": str(tmp_path / "cat.csv"), "size": 15, "cut": True}
+    cutout = only(tmp_path / "m.fits", **options)
+    assert cutout.id == "here" and cutout.pixels.shape == (1, 15, 15)
+
+
+def test_images_in_another_unit_are_no_part_of_a_survey(tmp_path):
+    """The scaling of pixels is one for the survey, so janskys among nanomaggies are nonsense."""
+    (tmp_path / "in").mkdir()
+    for i, unit in enumerate(["nanomaggy", "nanomaggy", "Jy"]):
+        made = fits.PrimaryHDU(scene(seed=i))
+        made.header["BUNIT"] = unit
+        made.writeto(tmp_path / "in" / f"{i}.fits")
+    found = ingest.ingest(tmp_path / "s", [tmp_path / "in"])
+    assert (found.segments, found.rejects) == (2, 1)
+    (reason,) = store.read_rejects(tmp_path / "s")["reason"].to_pylist()
+    assert "[Jy]" in reason and "the survey holds" in reason and "[nanomaggy]" in reason
 
 
 @pytest.mark.parametrize("form", ["tensor", "lists", "picture", "h5"])
@@ -254,7 +297,7 @@ def test_a_folder_is_ingested_with_the_labels_beside_it(tmp_path):
     assert len(store.object_shards(survey)) == 3
     reasons = store.read_rejects(survey)["reason"].to_pylist()
     assert reasons[0] == "the file is empty"
-    assert reasons[1].startswith("another form: images of 3 x 12 x 12 in red, green, blue, but")
+    assert reasons[1].startswith("another form: images of 3 x 12 x 12 in red, green, blue [")
     pixels = store.find_images(survey, catalog.id.tolist()).pixels
     assert_array_equal(pixels[3], np.round(scene(seed=3) * 10))
     again = ingest.ingest(survey, [tmp_path / "in"], shard_pixels=3 * 400 * 2)

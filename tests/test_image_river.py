@@ -13,6 +13,7 @@ from skyvec import batches, checkpoint, encode, store, train
 from skyvec.analysis import transfer
 from skyvec.checkpoint import Training
 from skyvec.cli import app
+from skyvec.ingest import ingest
 from skyvec.nn.frames import Frames
 from skyvec.report import answers, galleries, images
 from skyvec.report.html import report
@@ -198,6 +199,36 @@ def test_an_image_from_a_file_finds_itself(trained, tmp_path):
     (tmp_path / "no.csv").write_text("time,mag\n55000,1\n55001,2\n")
     with pytest.raises(ValueError, match=r"cannot search with .*no.csv: it holds lightcurves"):
         read_queries(trained, "m", [tmp_path / "no.csv"])
+
+
+def test_an_image_to_search_with_is_cut_as_those_of_the_survey_were(tmp_path):
+    """Else a larger picture would be averaged down whole, and show another piece of sky."""
+    from astropy.io import fits
+
+    _, pixels = discs(40)
+    wide = np.random.default_rng(1).normal(0, 0.1, (40, 2, 40, 40)).astype(np.float32)
+    wide[:, :, 8:32, 8:32] += pixels
+    (tmp_path / "in").mkdir()
+    for i, one in enumerate(wide):
+        made = fits.PrimaryHDU(one)
+        made.header["BANDS"] = "gr"
+        made.writeto(tmp_path / "in" / f"g{i}.fits")
+    survey = tmp_path / "sky"
+    ingest(survey, [tmp_path / "in"], size=SIDE)
+    torch.set_num_threads(1)
+    train.train(survey, recipe(), "m")
+    encode.encode(survey, "m")
+    query = read_queries(survey, "m", [tmp_path / "in" / "g7.fits"])
+    own = store.read_latents(survey, "m")
+    assert_allclose(query.vectors[0], own.vectors[own.id == "g7"][0], atol=1e-6)
+    made = fits.PrimaryHDU(wide[7])
+    made.header["BANDS"] = "iz"
+    made.writeto(tmp_path / "other.fits")
+    with pytest.raises(ValueError, match=r"in i, z .*but the survey holds .* in g, r"):
+        read_queries(survey, "m", [tmp_path / "other.fits"])
+    fits.PrimaryHDU(wide[7, :, :SIDE, : SIDE - 1]).writeto(tmp_path / "small.fits")
+    with pytest.raises(ValueError, match="less than the"):
+        read_queries(survey, "m", [tmp_path / "small.fits"])
 
 
 @pytest.mark.slow

@@ -126,6 +126,12 @@ def ingest(
             say(f"  {n:,}  {reason}")
         if len(reasons) > MOST_REASONS:
             say(f"  and {len(reasons) - MOST_REASONS:,} other reasons; see `skyvec info {survey}`")
+    if counts.outside:
+        say(
+            f"warning: {counts.outside:,} objects of {catalog} lie in none of these mosaics, or "
+            "have no position",
+            style="yellow",
+        )
     if counts.left:
         say(
             f"warning: {counts.left:,} files, or the options, have changed since some of their "

@@ -5,6 +5,7 @@ Readers give the items of a file in a fixed order and shards are cut by what the
 run that was killed goes on where the last shard ended and leaves the same bytes.
 """
 
+from skyvec.ingest.shards import misfit as misfit
 from skyvec.ingest.sources import IngestError as IngestError
 from skyvec.ingest.sources import expand as expand
 from skyvec.ingest.stage import Counts as Counts

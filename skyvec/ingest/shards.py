@@ -14,7 +14,7 @@ from skyvec.ingest.tables import Object, to_tables
 from skyvec.io.cutouts import Cutout
 from skyvec.io.segments import Segment
 from skyvec.io.stamps import Triplet
-from skyvec.schema import Reject
+from skyvec.schema import FLUX_UNIT_RELATIVE, Reject
 
 
 class Shard:
@@ -137,18 +137,19 @@ def _go_together(one: Object, other: Object) -> bool:
     return one.flux_unit == other.flux_unit
 
 
-Promise = tuple[str, tuple[int, ...], tuple[str, ...], float]
+Promise = tuple[str, tuple[int, ...], tuple[str, ...], float, str]
 """Kind, shape, bands and pixel scale [arcsec] (0 = unknown) of the objects of a survey."""
 
 
 def _promise(item: Object) -> Promise:
     """What must be the same for all objects of a survey."""
     if isinstance(item, Segment):
-        return "lightcurves", (), (), 0.0
+        return "lightcurves", (), (), 0.0, ""
     if isinstance(item, Triplet):
-        return "stamps", item.pixels.shape, (), 0.0
+        return "stamps", item.pixels.shape, (), 0.0, ""
     scale = item.pixel_scale if item.pixel_scale > 0 else 0.0
-    return "images", item.pixels.shape, item.bands, scale
+    # the scaling of pixels is one for the survey: counts among nanomaggies would be nonsense
+    return "images", item.pixels.shape, item.bands, scale, item.flux_unit
 
 
 def _stored_promise(survey: Path) -> Promise | None:
@@ -157,18 +158,40 @@ def _stored_promise(survey: Path) -> Promise | None:
         return None
     kind = store.survey_kind(survey)
     if kind == "lightcurves":
-        return kind, (), (), 0.0
+        return kind, (), (), 0.0, ""
     shape, bands = store.survey_shape(survey), tuple(manifest["bands"])
     if kind == "stamps":
-        return kind, shape, (), 0.0
-    return kind, shape, bands, manifest.get("pixel_scale") or 0.0
+        return kind, shape, (), 0.0, ""
+    unit = next(shard["flux_unit"] for shard in manifest["shards"] if shard["rows"])
+    return kind, shape, bands, manifest.get("pixel_scale") or 0.0, unit
+
+
+def misfit(survey: Path, other: Path) -> str:
+    """Say in what the images of another survey differ from those of this one; empty if in nothing.
+
+    What one of both does not say (names of bands, pixel scale, unit) is no difference.
+    """
+    here, there = _stored_promise(survey), _stored_promise(other)
+    if here is None or there is None or here[0] != "images":
+        return ""
+    shapes = here[1] != there[1]
+    bands = _are_named(here[2]) and _are_named(there[2]) and here[2] != there[2]
+    scales = here[3] and there[3] and here[3] != there[3]
+    units = FLUX_UNIT_RELATIVE not in (here[4], there[4]) and here[4] != there[4]
+    if not (shapes or bands or scales or units):
+        return ""
+    return f"{_in_words(there)}, but the survey holds {_in_words(here)}"
+
+
+def _are_named(bands: tuple[str, ...]) -> bool:
+    return bands != tuple(f"band{i}" for i in range(len(bands))) and bands != ("unknown",)
 
 
 def _in_words(promise: Promise) -> str:
-    kind, shape, bands, scale = promise
+    kind, shape, bands, scale, unit = promise
     if kind == "lightcurves":
         return "light curves"
     if kind == "stamps":
         return f"stamps of {shape[2]} x {shape[1]} pixels (--size N makes all the same)"
     pixels = f" of {' x '.join(map(str, shape))} in {', '.join(bands)}"
-    return kind + pixels + (f" at {scale:g} arcsec a pixel" if scale else "")
+    return kind + pixels + f" [{unit}]" + (f" at {scale:g} arcsec a pixel" if scale else "")

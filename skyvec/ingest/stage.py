@@ -3,7 +3,7 @@
 import os
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from skyvec.ingest.reading import Work, in_order
 from skyvec.ingest.shards import Shard, stored_columns
 from skyvec.ingest.sources import IngestError, count_items, expand, file_state, find_reader
 from skyvec.io import READERS, fits_lightcurves
+from skyvec.io.catalogues import read_side_table
 from skyvec.io.segments import MAX_POINTS
 
 SHARD_POINTS = 4_000_000
@@ -42,6 +43,8 @@ class Counts:
         new_rejects: Refused by this run.
         left: Files of which something is stored and something was refused, that have changed
             since (or the options have): they are left as they are.
+        outside: Objects of a catalogue to cut by that lie in none of the survey's mosaics, or have
+            no position.
     """
 
     items: int
@@ -51,6 +54,7 @@ class Counts:
     new_segments: int
     new_rejects: int
     left: int = 0
+    outside: int = 0
 
 
 def ingest(
@@ -148,6 +152,8 @@ def ingest(
         finally:
             items.close()
         counts = _count_stored(survey, set(files), shard, left)
+        if cut and catalog is not None:
+            counts = replace(counts, outside=_outside(survey, files, catalog, prefix))
         expected = sum(w.done for w in work) + shard.new_segments + shard.new_rejects
         if counts.items != expected:
             raise IngestError(f"{expected} items went in, but {counts.items} are accounted for")
@@ -218,6 +224,16 @@ def _count_stored(survey: Path, files: set[str], shard: Shard, left: int) -> Cou
         shard.new_rejects,
         left,
     )
+
+
+def _outside(survey: Path, files: Sequence[str], catalog: Path, prefix: str) -> int:
+    """How many objects of a catalogue were found in no mosaic: neither stored nor refused."""
+    met = set(store.read_rejects(survey)["id"].to_pylist())
+    for stored in stored_columns(survey, ["id"]):
+        met.update(stored["id"].to_pylist())
+    prefixes = {prefix.replace("{file}", Path(path).stem) for path in files}
+    names = read_side_table(catalog).id
+    return sum(not any(start + name in met for start in prefixes) for name in names)
 
 
 def _note(

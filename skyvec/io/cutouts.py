@@ -12,6 +12,9 @@ from skyvec.io.segments import RefusedError, Value, place_on_sky
 MOST_PIXELS = 64_000_000
 """A larger image is a mosaic that must be cut, not a cutout."""
 
+LEAST_MEASURED = 0.5
+"""An image of which a smaller share was measured is refused."""
+
 _NAMED_PLACE = re.compile(
     r"J(\d{2})(\d{2})(\d{2}(?:\.\d+)?)([+\-\u2212])(\d{2})(\d{2})(\d{2}(?:\.\d+)?)(?!\d)"
 )
@@ -112,6 +115,9 @@ def admit(
     measured = clean[~np.isnan(clean)]
     if not measured.size:
         raise RefusedError("no pixel was measured: all are missing, masked or not finite")
+    missing = int(clean.size - measured.size)
+    if measured.size < LEAST_MEASURED * clean.size:
+        raise RefusedError(f"{missing / clean.size:.0%} of the image was not measured")
     if measured.min() == measured.max():
         raise RefusedError(f"an empty image: every pixel is {measured[0]:g}")
     if math.isnan(ra) or math.isnan(dec):
@@ -119,7 +125,6 @@ def admit(
     ra, dec = place_on_sky(ra, dec)
     # to five digits: headers of one survey differ beyond, its pixels do not
     scale = float(f"{pixel_scale:.5g}") if pixel_scale > 0 else math.nan
-    missing = int(clean.size - measured.size)
     facts: dict[str, Value] = {**columns, "n_missing": missing}
     return Cutout(id, target or id, ra, dec, clean, error, bands, scale, flux_unit, facts)
 

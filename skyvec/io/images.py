@@ -23,7 +23,7 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.nddata.utils import NoOverlapError
 from astropy.utils.exceptions import AstropyWarning
-from astropy.wcs import WCS
+from astropy.wcs import WCS, InvalidTransformError, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from skyvec.io import tensors
@@ -43,8 +43,6 @@ HEAD = 8 * BLOCK
 NOT_LINEAR = "colour picture of a viewer (bytes; not linear in flux)"
 MOST_APART = 0.1
 """[pixel] Bands in files of their own must lie on each other so well."""
-LEAST_MEASURED = 0.5
-"""A cutout of which less was measured is refused."""
 
 _ROLES = (
     ("ivar", re.compile(r"i(n)?var|invvar|wht|weight", re.IGNORECASE)),
@@ -139,6 +137,8 @@ def read(
             yield one(path, tuple(bands), table, size)
     except RefusedError as error:
         yield Reject(str(path), 0, "", str(error))
+    except InvalidTransformError as error:
+        yield Reject(str(path), 0, "", f"its coordinates (WCS) mean nothing: {_one_line(error)}")
     except (*_DAMAGED, SyntaxError) as error:  # Pillow says so of broken PNG
         yield Reject(str(path), 0, "", f"not readable: {_one_line(error)}")
 
@@ -259,7 +259,10 @@ def _same_places(one: _Planes, other: _Planes) -> bool:
     y, x = one.pixels.shape[1:]
     corners = np.array([[0, 0], [x - 1, 0], [0, y - 1], [x - 1, y - 1]], np.float64)
     sky = other.wcs.celestial.all_pix2world(corners, 0)
-    there = one.wcs.celestial.all_world2pix(sky, 0)
+    try:
+        there = one.wcs.celestial.all_world2pix(sky, 0)
+    except NoConvergence:  # far outside, where its distortion has no inverse
+        return False
     return bool((np.abs(there - corners) < MOST_APART).all())
 
 
@@ -269,8 +272,7 @@ def _open(path: Path, bands: tuple[str, ...]) -> _Planes:
         with fits.open(path, memmap=False) as file:
             found: dict[str, list[tuple[str, np.ndarray, fits.Header]]] = {}
             for hdu in file:
-                if getattr(hdu, "is_image", False) and hdu.data is not None:
-                    data = np.asarray(hdu.data)
+                if getattr(hdu, "is_image", False) and (data := _array(hdu)) is not None:
                     if data.ndim not in (2, 3):
                         raise RefusedError(f"an array of {data.ndim} axes; (band, y, x) is read")
                     data = data[None] if data.ndim == 2 else data
@@ -294,6 +296,16 @@ def _open(path: Path, bands: tuple[str, ...]) -> _Planes:
         wcs = WCS(header, naxis=2)
     unit = str(header.get("BUNIT", first.get("BUNIT", ""))).strip() or FLUX_UNIT_RELATIVE
     return _Planes(pixels, error, named, unit, wcs if wcs.has_celestial else None, header)
+
+
+def _array(hdu: fits.PrimaryHDU) -> np.ndarray | None:
+    try:
+        return None if hdu.data is None else np.asarray(hdu.data)
+    except (TypeError, ValueError) as error:
+        shape = " x ".join(map(str, reversed(hdu.shape)))
+        raise RefusedError(
+            f"the file is cut short: less than the {shape} pixels that its header names"
+        ) from error
 
 
 def _role(name: str) -> str:
@@ -328,7 +340,8 @@ def _bands(first: fits.Header, header: fits.Header, names: list[str], n: int) ->
         return numbered
     if n == 1:
         given = str(header.get("FILTER", header.get("BAND", first.get("FILTER", "")))).strip()
-        return (given or names[0] or "unknown",)
+        own = "" if names[0] == "PRIMARY" else names[0]
+        return (given or own or "unknown",)
     if len(set(names)) == n and all(names):
         return tuple(names)
     return tuple(f"band{i}" for i in range(n))
@@ -369,7 +382,7 @@ def _cut(
     if planes.wcs is None:
         raise RefusedError("the mosaic has no celestial coordinates (WCS) to cut by")
     height, width = planes.pixels.shape[1:]
-    x, y = planes.wcs.celestial.all_world2pix(table.ra, table.dec, 0)
+    x, y = _pixels_of(planes.wcs.celestial, table.ra, table.dec, max(height, width))
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
     scale = float(np.mean(proj_plane_pixel_scales(planes.wcs)) * 3600)
     for item, row in enumerate(np.flatnonzero(inside)):
@@ -377,9 +390,6 @@ def _cut(
         place = (float(x[row]), float(y[row]))
         try:
             pixels = _stack(planes.pixels, place, size)
-            missing = np.isnan(pixels).mean()
-            if missing > 1 - LEAST_MEASURED:
-                raise RefusedError(f"{missing:.0%} of the cutout was not measured")
             yield admit(
                 id=key,
                 target="",
@@ -398,6 +408,33 @@ def _cut(
             )
         except RefusedError as error:
             yield Reject(str(path), item, key, str(error))
+
+
+def _pixels_of(
+    wcs: WCS, ra: np.ndarray, dec: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where positions lie in a mosaic [pixel]; NaN for what is far from it.
+
+    The inverse of a distortion is a search that need not end far from the image, so only what
+    lies near by the undistorted projection is looked for.
+    """
+    with np.errstate(invalid="ignore"):
+        plain = np.stack(wcs.wcs_world2pix(ra, dec, 0))
+    near = (np.abs(plain - side / 2) < 1.5 * side).all(axis=0)
+    found = np.full(plain.shape, np.nan)
+    try:
+        found[:, near] = wcs.all_world2pix(ra[near], dec[near], 0)
+    except NoConvergence as error:
+        lost = np.concatenate(
+            [
+                np.zeros(0, int),
+                *(rows for rows in (error.divergent, error.slow_conv) if rows is not None),
+            ]
+        )
+        solved = error.best_solution.T.copy()
+        solved[:, lost] = np.nan
+        found[:, near] = solved
+    return found[0], found[1]
 
 
 def _stack(planes: np.ndarray, place: tuple[float, float], size: int) -> np.ndarray:

@@ -171,7 +171,8 @@ def decode_picture(raw: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
             is_coded = file.mode in ("P", "CMYK", "YCbCr")
             array = np.asarray(file.convert(kind) if is_coded else file)
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise RefusedError(f"no picture: {error}") from error
+        why = "" if isinstance(error, UnidentifiedImageError) else f" that is read: {error}"
+        raise RefusedError(f"no JPEG or PNG picture{why}") from error
     if array.ndim == 2:
         return array.astype(np.float32)[None], ("grey",)
     pixels = np.moveaxis(array, 2, 0).astype(np.float32)

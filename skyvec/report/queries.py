@@ -11,7 +11,7 @@ import numpy as np
 from skyvec import store
 from skyvec.checkpoint import load
 from skyvec.encode import encode_shard
-from skyvec.ingest import ingest
+from skyvec.ingest import ingest, misfit
 from skyvec.report.answers import Queries
 from skyvec.report.facts import reject_reasons
 from skyvec.sim.signals import Signal, Template, parse
@@ -19,6 +19,8 @@ from skyvec.sim.signals import Signal, Template, parse
 
 def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any) -> Queries:
     """Read files through the same door as a survey's, and encode what is in them.
+
+    Images are cut, and their bands named, as those of the survey were when it was read.
 
     Args:
         survey: Where the model is.
@@ -33,7 +35,10 @@ def read_queries(survey: Path, model: str, files: Sequence[Path], **options: Any
         ValueError: Nothing in the files is usable; the message gives the first reason.
     """
     checkpoint = load(store.model_folder(survey, model))
+    options = _as_read(survey) | options
     with _passing(files, store.survey_kind(survey), **options) as (folder, shards):
+        if differs := misfit(survey, folder):
+            raise ValueError(f"cannot search with {files[0]}: {differs}; bring it to that form")
         parts = [encode_shard(folder, checkpoint, file) for file in shards]
         names = np.concatenate([part.id for part in parts])
         is_light = store.survey_kind(folder) == "lightcurves"
@@ -71,6 +76,15 @@ def read_signal(text: str) -> Signal | Template:
     first = curves.band[own] == curves.band[0]
     time, flux = curves.mjd[own][first], curves.flux[own][first].astype(np.float64)
     return Template(path.name, time - time[0], flux)
+
+
+def _as_read(survey: Path) -> dict[str, Any]:
+    """Options that give an image the form that those of a survey were given at its door."""
+    if store.survey_kind(survey) != "images":
+        return {}
+    notes = store.read_notes(survey, "ingest")
+    last: dict[str, Any] = next((one for one in reversed(notes) if one.get("segments")), {})
+    return {name: last[name] for name in ("size", "bands") if last.get(name)}
 
 
 @contextmanager

@@ -66,6 +66,7 @@ from skyvec.store.surveys import check_survey as check_survey
 from skyvec.store.surveys import create_survey as create_survey
 from skyvec.store.surveys import note as note
 from skyvec.store.surveys import object_shards as object_shards
+from skyvec.store.surveys import read_notes as read_notes
 from skyvec.store.surveys import survey_bands as survey_bands
 from skyvec.store.surveys import survey_kind as survey_kind
 from skyvec.store.surveys import survey_shape as survey_shape

@@ -1,6 +1,7 @@
 """A survey as a whole: made, checked, described."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def note(survey: Path, title: str, facts: dict[str, object]) -> None:
     text = path.read_text(encoding="utf-8")
     if entry not in text:
         write_text(path, text + entry)
+
+
+def read_notes(survey: Path, title: str) -> list[dict[str, Any]]:
+    """The notes of a title in survey.toml, oldest first.
+
+    Args:
+        survey: The survey's folder.
+        title: Name of the list of tables, such as ``ingest``.
+
+    Raises:
+        StoreError: The file is no TOML any more.
+    """
+    try:
+        text = (survey / SURVEY_FILE).read_text(encoding="utf-8")
+        return list(tomllib.loads(text).get(title, []))
+    except tomllib.TOMLDecodeError as error:
+        raise StoreError(f"{survey / SURVEY_FILE} is not readable: {error}") from error
 
 
 def object_shards(survey: Path) -> list[dict[str, Any]]:
