@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -136,23 +134,17 @@ def test_lsdb_on_a_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path):
         victim = next(iter(cluster.workers.values())).pid
         killed = []
 
-        def kill_after_the_first_partition():
-            work = tmp_path / ".encoding-spread"
-            while not list(work.glob("part-*")):
-                time.sleep(0.005)
-            os.kill(victim, signal.SIGKILL)
-            killed.append(len(list(work.glob("part-*"))))
+        def kill_after_the_first_partition(done, total):
+            if not killed:
+                killed.append(len(list((tmp_path / ".encoding-spread").glob("part-*"))))
+                os.kill(victim, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill_after_the_first_partition)
-        killer.start()
-        address = cluster.scheduler_address
         spread = tmp_path / "spread"
-        assert catalogues.encode_hats(model, tmp_path / "objects", spread, scheduler=address) == (
-            500,
-            0,
-        )
-        killer.join()
-    assert killed and killed[0] < len(files)
+        options = {"progress": kill_after_the_first_partition}
+        options |= {"scheduler": cluster.scheduler_address}
+        counts = catalogues.encode_hats(model, tmp_path / "objects", spread, **options)
+        assert counts == (500, 0)
+    assert killed == [1]
     assert_array_equal(vectors(rows_by_id(spread)), vectors(local))
     pairs = zip(hats.partition_files(spread), hats.partition_files(tmp_path / "local"))
     assert all(pq.read_table(a).equals(pq.read_table(b)) for a, b in pairs)

@@ -68,8 +68,9 @@ def test_the_floors_test_can_fail(tmp_path):
 
 def test_import_is_light_and_knows_no_torch():
     code = (
-        "import time; t = time.perf_counter(); import skyvec, sys; "
-        "assert 'torch' not in sys.modules; print(time.perf_counter() - t)"
+        # of the processor: how long others make it wait says nothing about us
+        "import time; t = time.process_time(); import skyvec, sys; "
+        "assert 'torch' not in sys.modules; print(time.process_time() - t)"
     )
     runs = [
         float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)

@@ -298,7 +298,7 @@ def test_the_result_does_not_depend_on_workers_and_none_outlives_its_parent(tmp_
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL and children
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=100)
     assert not alive
     process = start(tmp_path / "two", source, workers=2)
     _, errors = process.communicate()
@@ -319,7 +319,7 @@ def test_ctrl_c_leaves_whole_shards_and_a_second_run_ends_it(tmp_path, shards):
     time.sleep(0.2)  # Python has begun in them, and has its own answer to Ctrl-C by now
     wait_for_shards(tmp_path / "out", shards, process)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to readers too
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=100)
     assert process.returncode != 0 and errors.count(b"KeyboardInterrupt") == 1
     assert not list((tmp_path / "out").rglob(store.TEMPORARY + "*"))
     done = len(store.read_catalog(tmp_path / "out"))
