@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -164,17 +162,14 @@ def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(tmp_path, monkeypat
         victim = next(iter(cluster.workers.values())).pid
         left = []
 
-        def kill_after_the_first_block():
-            while not list(place.glob("block-*")):
-                time.sleep(0.01)
-            os.kill(victim, signal.SIGKILL)
-            left.append(blocks - len(list(place.glob("block-*"))))
+        def kill_after_the_first_block(done, total, note):
+            if done and not left:
+                left.append(blocks - len(list(place.glob("block-*"))))
+                os.kill(victim, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill_after_the_first_block)
-        killer.start()
         options = {"recall": 0.95, "scheduler": cluster.scheduler_address}
+        options |= {"tell": kill_after_the_first_block}
         assert graphs.build_graph(folder, "m", **options) == blocks
-        killer.join()
-    assert left and left[0] > 0
+    assert left == [blocks - 1]
     assert content(folder) == truth
     assert pq.read_table(place / "block-00000.parquet").num_rows > 400
