@@ -24,6 +24,7 @@ from skyvec.realbogus.metrics import (
     summary,
 )
 from skyvec.realbogus.pictures import histograms, rates_picture, reliability_picture, trade_off
+from skyvec.realbogus.samples import some_names
 from skyvec.schema import Floats, Ints, Strings
 from skyvec.store import write_atomic, write_json
 
@@ -35,9 +36,12 @@ BINNED = {
     "true_magnitude": np.arange(12.0, 22.0, 0.5),
     "host_distance": np.array([0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1024.0]),
     "seeing": np.array([0.0, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 20.0]),
-    "snr": np.array([3.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, 1e9]),
+    "snr": np.array([3.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf]),
 }
-"""Edges of the bins of columns a survey may have: [mag], [mag], [arcsec], [arcsec], [1]."""
+"""Edges of the bins of columns a survey may have."""
+UNITS = {"magnitude": "mag", "true_magnitude": "mag", "host_distance": "arcsec",
+         "seeing": "arcsec"}  # fmt: skip
+"""Of the columns of ``BINNED``."""
 
 NAMED = ("detector", "kind")
 """Columns whose values are their own bins."""
@@ -121,7 +125,7 @@ def bins_of(
         if name not in columns:
             raise ValueError(
                 f"there is no column {name!r} to tell rates by; choose from "
-                f"{', '.join(sorted(columns)) or '(none)'}"
+                f"{some_names(columns, name)}"
             )
         value = columns[name]
         if value.dtype.kind not in "fiu":
@@ -220,7 +224,9 @@ def write(folder: Path, found: Mapping[str, Any], score: Floats, label: Ints, na
     }
     for column, rows in found["by"].items():
         if len(rows) > 1:
-            figures[f"by_{column}"] = rates_picture(rows, column.replace("_", " "))
+            unit = f" [{UNITS[column]}]" if column in UNITS else ""
+            text = column.replace("_", " ") + unit
+            figures[f"by_{column}"] = rates_picture(rows, text, named=column in NAMED)
     for title, figure in figures.items():
         write_atomic(folder / f"{title}.png", partial(figure.savefig, format="png"))
     write_json(folder / "evaluation.json", dict(found))

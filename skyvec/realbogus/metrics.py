@@ -293,7 +293,10 @@ def by_bin(
         edges = np.asarray(edges, np.float64)
         place = np.searchsorted(edges, value, side="right") - 1
         place[~((value >= edges[0]) & (value < edges[-1]))] = -1
-        titles = [f"{low:g} to {high:g}" for low, high in pairwise(edges.tolist())]
+        titles = [
+            f"{low:g} to {high:g}" if high < np.inf else f"{low:g} or more"
+            for low, high in pairwise(edges.tolist())
+        ]
     rows: list[dict[str, object]] = []
     for i, title in enumerate(titles):
         here = place == i

@@ -10,6 +10,10 @@ from matplotlib.figure import Figure
 from skyvec.realbogus.metrics import TPRS, curve
 from skyvec.schema import Floats, Ints
 
+MOST_NAMES = 24
+"""More names than that cannot be written below each other."""
+LEAST_PROBABILITY = 1e-6
+"""Bins of less lie beyond the edge of a picture: no sample is large enough to judge them."""
 COLOURS = ("#2b6ca3", "#c2571a", "#3d8f5f", "#8a5aa8", "#7a7a7a")
 
 
@@ -58,35 +62,77 @@ def histograms(score: Floats, label: Ints, threshold: float) -> Figure:
 
 
 def reliability_picture(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Observed against predicted, with exact intervals; rows of ``reliability`` by name."""
+    """Observed against predicted, with exact intervals, both logarithmic as reals are rare.
+
+    Args:
+        rows: Rows of :func:`~skyvec.realbogus.calibration.reliability` by name. A bin without any
+            real is an arrow down from the most that its interval allows.
+    """
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")
     axes = _axes(figure, "predicted probability of being real", "observed fraction of reals")
-    axes.plot([0, 1], [0, 1], color="#999999", lw=1)
+    least = min([row["predicted"] for some in rows.values() for row in some] + [0.1]) / 2
+    least = max(least, LEAST_PROBABILITY)
+    axes.plot([least, 1], [least, 1], color="#999999", lw=1, label="as predicted")
     for (name, some), colour in zip(rows.items(), COLOURS * 9):
-        x = np.array([row["predicted"] for row in some])
-        y = np.array([row["observed"] for row in some])
-        low = np.maximum(y - np.array([row["low"] for row in some]), 0)
-        high = np.maximum(np.array([row["high"] for row in some]) - y, 0)
-        axes.errorbar(x, y, [low, high], fmt="o", ms=4, lw=1, color=colour, label=name)
+        x, y = (np.array([row[key] for row in some]) for key in ("predicted", "observed"))
+        low, high = (np.array([row[key] for row in some]) for key in ("low", "high"))
+        none = y == 0
+        reach = [np.maximum(y - low, 0)[~none], np.maximum(high - y, 0)[~none]]
+        axes.errorbar(x[~none], y[~none], reach, fmt="o", ms=4, lw=1, color=colour, label=name)
+        axes.errorbar(
+            x[none], high[none], 0.3 * high[none], uplims=True, fmt="_", lw=1, color=colour
+        )
+    axes.set(xscale="log", yscale="log", xlim=(least, 1.3), ylim=(least, 1.3))
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def rates_picture(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """TPR and FPR of each bin with their intervals; rows of ``by_bin``."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True)
+def rates_picture(rows: Sequence[Mapping[str, Any]], title: str, *, named: bool = False) -> Figure:
+    """TPR and FPR of each bin with their intervals; a rate that no bin has is left out.
+
+    Args:
+        rows: Of :func:`~skyvec.realbogus.metrics.by_bin`.
+        title: What the bins are of, with its unit.
+        named: The bins are names, not ranges of a number: they are written below each other
+            unless there are too many.
+    """
+    rates = [rate for rate in ("tpr", "fpr") if any(row[rate] is not None for row in rows)]
+    across = named and len(rows) <= MOST_NAMES
+    size = (6.8, 1.2 + 0.22 * len(rows)) if across else (6.4, 0.8 + 1.8 * len(rates))
+    figure = Figure(figsize=size, layout="constrained")
+    shape = (1, len(rates)) if across else (len(rates), 1)
+    panels = figure.subplots(*shape, squeeze=False, sharex=not across, sharey=across).ravel()
     place = np.arange(len(rows))
-    for axes, rate, colour in zip(panels, ("tpr", "fpr"), COLOURS):
+    for axes, rate in zip(panels, rates):
         known = [i for i, row in enumerate(rows) if row[rate] is not None]
-        y = np.array([rows[i][rate] for i in known])
-        low = np.maximum(y - np.array([rows[i][f"{rate}_low"] for i in known]), 0)
-        high = np.maximum(np.array([rows[i][f"{rate}_high"] for i in known]) - y, 0)
-        axes.errorbar(place[known], y, [low, high], fmt="o", ms=4, lw=1, color=colour)
-        axes.set_ylabel(rate.upper())
+        y, low, high = (
+            np.array([rows[i][rate + end] for i in known]) for end in ("", "_low", "_high")
+        )
+        reach = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+        style = {"fmt": "o", "ms": 4, "lw": 1, "color": COLOURS[rate == "fpr"]}
+        text = {"tpr": "TPR: reals kept", "fpr": "FPR: bogus kept"}[rate]
+        scale = {"value": "symlog", "linthresh": 1e-4} if rate == "fpr" else {"value": "linear"}
+        if across:
+            axes.errorbar(y, place[known], xerr=reach, **style)
+            axes.set_xlabel(text)
+            axes.set_xscale(**scale)
+        else:
+            axes.errorbar(place[known], y, reach, **style)
+            axes.set_ylabel(text)
+            axes.set_yscale(**scale)
+        if rate == "fpr":
+            limits = (0, min(1.5, 2 * high.max()))
+            axes.set(xlim=limits) if across else axes.set(ylim=limits)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[1].set_yscale("symlog", linthresh=1e-4)
-    every = max(1, len(rows) // 12)
-    panels[1].set_xticks(place[::every], [str(row["bin"]) for row in rows][::every], rotation=30)
-    panels[1].set_xlabel(title)
+    names = [str(row["bin"]) for row in rows]
+    if across:
+        panels[0].set_yticks(place, names)
+        panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        figure.suptitle(title, fontsize="medium")
+    else:
+        every = max(1, len(rows) // 12)
+        panels[-1].set_xticks(
+            place[::every], names[::every], rotation=30, ha="right", rotation_mode="anchor"
+        )
+        panels[-1].set_xlabel(title)
     return figure
