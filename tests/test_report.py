@@ -265,6 +265,18 @@ def test_printed_table_keeps_ids_whole():
     assert "TIC 1/s0001 <b>" in text and "[red]b" in text and "ra [deg]" in text
 
 
+def test_a_table_wider_than_the_page_loses_no_column():
+    """Columns that do not fit were narrowed until nothing was left of them."""
+    many = {"model": ["first", "pixels"]} | {f"linear_f1_{i}": [0.5 + i, 0.25] for i in range(20)}
+    text = tables.render(pa.table(many), "table", width=80).decode()
+    assert all(name in text for name in many) and "first   pixels" in text
+    long = pa.table({name: values * 20 for name, values in many.items()})
+    text = tables.render(long, "table", width=80).decode()
+    assert all(name in text for name in many) and text.count("19.5000") == 20
+    assert text.count("model") == text.count("─ \n") > 1
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_format_follows_the_ending_and_unknown_ones_are_named(tmp_path):
     assert tables.choose_format(None, tmp_path / "a.VOT") == "votable"
     assert tables.choose_format("csv", tmp_path / "a.json") == "csv"

@@ -4,6 +4,7 @@ import json
 import math
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,11 @@ SUFFIXES = {
 }
 UNITS = {"ra": "deg", "dec": "deg", "period": "d", "mjd": "d", "flux": "relative"}
 """Units of columns that have one, for the formats that can say so."""
+
+MOST_TURNED = 6
+"""A table too wide for the page that has so few rows is printed with its rows as columns."""
+FOLDED = 24
+"""Longer texts may be broken over several lines."""
 
 
 def choose_format(asked: str | None, out: Path | None) -> str:
@@ -108,18 +114,67 @@ def _with_units(table: pa.Table) -> Table:
 
 
 def _printed(table: pa.Table, width: int) -> str:
+    """A table as wide as the page; a wider one lies on its side, or is printed in parts."""
+    columns = [_column(table, name) for name in table.column_names]
+    if _width(columns) <= width:
+        return _grid(columns, width)
+    if 0 < table.num_rows <= MOST_TURNED:
+        turned = _turned(columns)
+        if _width(turned) <= width:
+            return _grid(turned, width)
+    first = min(table.column_names.index("id") + 1 if "id" in table.column_names else 1, 3)
+    parts = [columns[:first]]
+    for column in columns[first:]:
+        if len(parts[-1]) > first and _width([*parts[-1], column]) > width:
+            parts.append(columns[:first])
+        parts[-1] = [*parts[-1], column]
+    return "".join(_grid(part, width) for part in parts)
+
+
+class _Column(NamedTuple):
+    """A column as it is printed."""
+
+    title: str
+    cells: list[str]
+    is_text: bool
+
+
+def _column(table: pa.Table, name: str) -> _Column:
+    kind = table.schema.field(name).type
+    unit = f" [{UNITS[name]}]" if UNITS.get(name, "relative") != "relative" else ""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return _Column(name + unit, [cell(value) for value in table[name].to_pylist()], is_text)
+
+
+def _width(columns: list[_Column]) -> int:
+    """Characters that columns need where long texts are folded."""
+    needed = 0
+    for column in columns:
+        longest = max([len(column.title), *map(len, column.cells)])
+        needed += 3 + (max(min(longest, FOLDED), len(column.title)) if column.is_text else longest)
+    return needed
+
+
+def _turned(columns: list[_Column]) -> list[_Column]:
+    key, *others = columns
+    rows = [
+        _Column(name, [column.cells[i] for column in others], is_text=False)
+        for i, name in enumerate(key.cells)
+    ]
+    return [_Column(key.title, [column.title for column in others], is_text=True), *rows]
+
+
+def _grid(columns: list[_Column], width: int) -> str:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, kind in zip(table.column_names, table.schema.types):
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        unit = f" [{UNITS[name]}]" if UNITS.get(name, "relative") != "relative" else ""
+    for column in columns:
         grid.add_column(
-            name + unit,
-            justify="left" if is_text else "right",
+            column.title,
+            justify="left" if column.is_text else "right",
             overflow="fold",
-            no_wrap=not is_text,
+            no_wrap=not column.is_text,
         )
-    for row in table.to_pylist():
-        grid.add_row(*(cell(value) for value in row.values()))
+    for row in zip(*(column.cells for column in columns)):
+        grid.add_row(*row)
     console = Console(width=width, color_system=None, markup=False, highlight=False)
     with console.capture() as captured:
         console.print(grid)
