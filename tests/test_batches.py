@@ -149,7 +149,7 @@ for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(8_000_000)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(told, faults[-1])
+print(told, min(faults[1:]))  # whatever else the system does to a process once
 """
     found = {}
     for how in ("keep", "give"):
