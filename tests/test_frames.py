@@ -100,6 +100,13 @@ def test_stars_are_bright_alone_and_not_full(starry):
     assert 0 < len(fewer) < len(stars) and (image[fewer[:, 1], fewer[:, 0]] < full).all()
 
 
+@pytest.mark.parametrize(("side", "width"), [(9, 2.5), (15, 4.0), (25, 3.0), (25, 5.0)])
+def test_a_width_is_that_of_the_profile_whatever_its_side(side, width):
+    grid = np.arange(side) - side // 2
+    psf = np.exp(-4 * np.log(2) * (grid[:, None] ** 2 + grid[None] ** 2) / width**2)
+    assert fwhm(psf / psf.sum()) == pytest.approx(width, rel=0.02)
+
+
 def test_the_psf_is_the_true_one(starry):
     image, noise, _ = starry
     psf = measure_psf(image, noise, find_stars(image, noise))

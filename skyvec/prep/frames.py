@@ -241,7 +241,10 @@ def _recentre(
 def fwhm(psf: Float) -> float:
     """Full width at half maximum [px]: that of a disc of the area above half of the peak."""
     zoomed = ndimage.zoom(psf, 5, order=3)
-    return float(2 * np.sqrt((zoomed > zoomed.max() / 2).sum() / np.pi) / 5)
+    # corners stay corners: five times as many places, but not quite five times as close
+    rows, columns = ((a - 1) / (b - 1) for a, b in zip(psf.shape, zoomed.shape))
+    area = (zoomed > zoomed.max() / 2).sum() * rows * columns
+    return float(2 * np.sqrt(area / np.pi))
 
 
 # --- registration -----------------------------------------------------------------------------
