@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyvec.schema import (
@@ -74,6 +74,7 @@ def test_coordinates_are_checked(ra, dec, message):
         Catalog(np.array(["a"]), np.array(["a"]), np.array([ra]), np.array([dec]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.data())
 def test_take_ragged_equals_a_loop(lengths, data):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
