@@ -1,13 +1,17 @@
 """Truth: metrics against slow definitions, scikit-learn and published figures."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import expit
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
-from skyvec.realbogus import calibration, evaluation, metrics
+from skyvec.realbogus import calibration, evaluation, metrics, pictures
 from skyvec.realbogus.metrics import MetricError
+from skyvec.report.evaluation import evaluation_page
+from skyvec.store import answers_folder
 
 
 def sample(n=400, seed=0, levels=25):
@@ -299,3 +303,41 @@ def test_a_foreign_night_is_told_from_one_with_other_shares():
         assert np.mean(foreign) < 0.05
     assert calibration.still_alike(10**6) == pytest.approx(calibration.UNLIKE, rel=1e-4)
     assert calibration.unlike(rng.standard_normal(60), *known) > calibration.still_alike(60)
+
+
+def test_an_evaluation_becomes_one_page_that_tells_its_numbers(tmp_path):
+    rng = np.random.default_rng(8)
+    label = (np.arange(3000) % 5 == 0).astype(np.int64)
+    score = 4 * label - 2 + 1.5 * rng.standard_normal(3000)
+    columns = {
+        "snr": rng.uniform(5, 200, 3000),
+        "detector": np.array([f"<ccd{i}>" for i in range(30)])[rng.integers(0, 30, 3000)],
+        "true_magnitude": np.where(label == 1, rng.uniform(14, 18, 3000), np.nan),
+    }
+    score[columns["detector"] == "<ccd7>"] += 3  # a bad one: bogus look real
+    point = evaluation.operating_point(score, label)
+    group = np.array([f"o{i // 2}" for i in range(3000)])
+    found = evaluation.evaluate(score, label, group, columns, point, rng, draws=20)
+    folder = answers_folder(tmp_path, "evaluation", "net")
+    with pytest.raises(FileNotFoundError, match=r"net was not measured on .* evaluate net"):
+        evaluation_page(tmp_path, "net")
+    evaluation.write(folder, found, score, label, "net")
+    text = evaluation_page(tmp_path, "net").read_text()
+    assert text.count("data:image/png") == len(list(folder.glob("*.png"))) == 6
+    assert f"{found['summary']['auc']:.4f}" in text and "50 or more" in text
+    named = re.findall(r"<td>&lt;(ccd\d+)&gt;</td>", text)
+    assert "<ccd" not in text and named[0] == "ccd7" and len(named) == 10
+    at = found["confusion"]["chosen"]
+    assert f'<td>the frozen threshold</td><td class="number">{at["tp"]:,}</td>' in text
+
+
+def test_pictures_of_rates_leave_out_what_no_bin_has():
+    rows = metrics.by_bin(
+        np.array([1.0, 2, 3]), np.array([1, 1, 1]), 1.5, np.array(["a", "b", "b"])
+    )
+    panels = pictures.rates_picture(rows, "kind", named=True).axes
+    assert [axes.get_xlabel() for axes in panels] == ["TPR: reals kept"]
+    both = metrics.by_bin(np.array([1.0, 2, 3]), np.array([1, 0, 1]), 1.5, np.array([1, 2, 3]))
+    drawn = pictures.rates_picture(both, "x [mag]").axes
+    assert [axes.get_ylabel() for axes in drawn] == ["TPR: reals kept", "FPR: bogus kept"]
+    assert drawn[1].get_ylim()[0] == 0 and drawn[1].get_xlabel() == "x [mag]"

@@ -89,7 +89,10 @@ def _lightcurves(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
 def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     # late: torch and Matplotlib would slow `--help` down
     from skyvec.realbogus.demo import demo as show
+    from skyvec.report.evaluation import evaluation_page
 
+    if recipe:
+        raise ValueError("the demo of realbogus has a recipe of its own; leave --recipe out")
     began = time.monotonic()
 
     def tell(text: str) -> None:
@@ -97,6 +100,8 @@ def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
 
     for finding in show(out, n, steps=steps, seed=seed, tell=tell):
         typer.echo(f"  * {finding}")
+    for model in ("one-stage", "two-stage"):
+        typer.echo(f"  * {model} on one page: {evaluation_page(out / 'night', model)}")
 
 
 def _galaxies(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:

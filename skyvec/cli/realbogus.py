@@ -250,12 +250,15 @@ def evaluate(
 ) -> None:
     """Measure a classifier on stamps that trained nothing, and draw all its curves.
 
-    Uses the test part of the model's own survey, or all of another one.
+    Uses the test part of the model's own survey, or all of another one. Writes the numbers as
+    JSON, every picture, and one page with all of them.
     """
     from skyvec.realbogus.river import evaluate_model
+    from skyvec.report.evaluation import evaluation_page
 
     for line in evaluate_model(survey, model, home=home or survey, by=by or (), seed=seed):
         typer.echo(line)
+    say(f"all of it on one page: {evaluation_page(survey, model)}")
 
 
 @guarded
