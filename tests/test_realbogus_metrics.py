@@ -252,6 +252,8 @@ def test_reversed_labels_are_refused():
     score, label = logistic(500)
     with pytest.raises(MetricError, match="bogus score higher"):
         calibration.fit_temperature(score, 1 - label)
+    with pytest.raises(MetricError, match="all scores are 3 and tell nothing"):
+        calibration.fit_temperature(np.full(len(label), 3.0), label)
     with pytest.raises(MetricError, match="unknown calibration"):
         calibration.fit(score, label, "beta")
 

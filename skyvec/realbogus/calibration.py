@@ -74,12 +74,14 @@ def fit_temperature(score: Floats, label: Ints) -> Calibration:
         Platt 1999; Guo et al. 2017, ICML.
 
     Raises:
-        MetricError: A class is absent, or scores fall where labels rise.
+        MetricError: A class is absent, all scores are the same, or scores fall where labels rise.
     """
     points = curve(score, label)
     n1, n0 = points.reals[-1], points.bogus[-1]
     target = np.where(np.asarray(label) == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
     s = np.asarray(score, np.float64)
+    if s.min() == s.max():
+        raise MetricError(f"all scores are {s[0]:g} and tell nothing; was the model trained?")
     middle, spread = float(np.median(s)), float(s.std()) or 1.0
     x = np.stack([(s - middle) / spread, np.ones_like(s)], 1)
     line = np.array([1.0, float(logit(n1 / (n1 + n0)))])
