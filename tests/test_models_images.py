@@ -312,6 +312,16 @@ def test_the_centre_is_the_mean_of_the_views_in_training_and_changes_nothing_lat
     assert torch.equal(model.centre, before)
 
 
+@pytest.mark.parametrize("side", [50, 65, 69, 107])
+def test_rings_lie_about_the_middle_whatever_the_side(side):
+    y, x = (np.indices((side, side)) - (side - 1) / 2) / side
+    slope = torch.tensor((1 + 2 * x + 3 * y)[None, None].astype(np.float32))
+    radii = ring_radii(24, first=0.015, last=0.4)  # the outer ones are read from averaged pixels
+    angle = np.arange(8) * np.pi / 4
+    wanted = 1 + radii.numpy()[:, None] * (2 * np.cos(angle) + 3 * np.sin(angle))
+    assert on_rings(whole(slope), radii, 8)[0, 0].numpy() == pytest.approx(wanted, abs=1e-4)
+
+
 def test_rings_read_a_gradient_exactly_and_fill_holes_with_their_ring():
     y, x = (np.indices((64, 64)) - 31.5) / 64
     slope = torch.tensor((1 + 2 * x + 3 * y)[None, None].astype(np.float32))

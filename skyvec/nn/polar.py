@@ -62,6 +62,9 @@ def on_rings(
             measured = measured if is_whole else functional.avg_pool2d(measured, 2)
         if not own.shape[1]:
             continue
+        covered = light.shape[-1] << level
+        if covered < side:  # averaging has dropped the last pixels, and the middle is elsewhere
+            own = (own + 1) * (side / covered) - 1
         total = _read(light, own)
         if not is_whole:
             weight = _read(measured, own)
