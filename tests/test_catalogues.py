@@ -113,7 +113,7 @@ def test_chunks_are_bounded_and_refused_rows_are_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_lsdb_on_a_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path):
     distributed = pytest.importorskip("distributed")
     survey = tmp_path / "sky"

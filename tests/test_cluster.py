@@ -13,7 +13,7 @@ from skyvec import checkpoint, encode, store
 distributed = pytest.importorskip("distributed", reason="Dask comes with the extra `survey`")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.usefixtures("one_thread"),
 ]

@@ -144,7 +144,7 @@ def test_what_changes_makes_the_graph_stale(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed", reason="Dask comes with the extra `survey`")

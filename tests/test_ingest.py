@@ -256,7 +256,7 @@ def wait_for_shards(survey, n, process):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
     source, whole = crowd(tmp_path / "in"), tmp_path / "whole"
     began = time.monotonic()

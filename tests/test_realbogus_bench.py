@@ -11,7 +11,7 @@ BENCH = Path(__file__).parents[1] / "bench" / "realbogus.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_eleven_rows_run_at_their_smallest_scale_and_go_on(
     tmp_path, capsys, monkeypatch, one_thread
 ):

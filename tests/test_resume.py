@@ -155,13 +155,13 @@ def test_a_killed_encoding_ends_in_the_same_bytes(survey):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_training_killed_ten_times_ends_in_the_same_bytes(survey):
     (survey / "recipe.toml").write_text(RECIPE.format(steps=100))
     kill_training(survey, 10)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_encoding_killed_ten_times_ends_in_the_same_bytes(survey):
     kill_encoding(survey, 10)
