@@ -282,6 +282,21 @@ def test_pictures_show_colour_and_what_is_missing(trained):
     assert len(figure.axes) == 2
 
 
+def test_the_noise_of_a_band_does_not_colour_its_objects():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:32, :32] - 15.5
+    light = 50 * np.exp(-(y**2 + x**2) / 18)
+    noise = np.array([0.05, 0.1, 2.0])[:, None, None]  # the reddest is by far the noisiest
+    pixels = (light + noise * rng.standard_normal((12, 3, 32, 32))).astype(np.float32)
+    pixels[:6, 2] += light  # half of them are red
+    ids = np.array([f"g{i}" for i in range(12)])
+    seen = images.colour_pictures(Images(ids, pixels, ("g", "r", "z")))
+    red, green, blue = seen[:, 12:20, 12:20].mean(axis=(1, 2)).T
+    assert_allclose(green, blue, rtol=0.05)
+    assert_allclose(red[:6], green[:6], rtol=0.1)  # as red as the bright end: white
+    assert_allclose(red[6:], 0.5 * green[6:], rtol=0.15)
+
+
 @pytest.mark.slow
 def test_adapting_brings_two_telescopes_together(survey, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"

@@ -1,6 +1,7 @@
 """Pictures of images: small colour pictures side by side, as a person would want to see them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ def colour_pictures(images: Images) -> NDArray[np.float32]:
 
     Pictures of viewers stay as they are. Fluxes are stretched together (Lupton et al. 2004), with
     a sky, noise and bright end measured on all of these images, so that their brightness can be
-    compared; the reddest band is red. One band is grey. What was not measured is blue-grey.
+    compared; the reddest band is red, and what is as red as their bright ends is white, however
+    unlike the noise of the bands is. One band is grey. What was not measured is blue-grey.
     """
     pixels = images.pixels
     scaled: NDArray[np.floating]
@@ -36,7 +38,10 @@ def colour_pictures(images: Images) -> NDArray[np.float32]:
     else:
         n_bands = pixels.shape[1]
         kind = "lupton" if n_bands > 1 else "arcsinh"
-        scaled = Scaling.fit(pixels, kind).apply(pixels)
+        fitted = Scaling.fit(pixels, kind)
+        bright = fitted.top - fitted.sky
+        balanced = replace(fitted, soft=bright * np.mean(fitted.soft / bright))
+        scaled = balanced.apply(pixels)
         scaled = scaled[:, ::-1] if images.bands != RED_FIRST else scaled
         # more bands than the eye has are seen as their reddest, middle and bluest
         scaled = scaled[:, np.linspace(0, n_bands - 1, 3).round().astype(int)]
