@@ -15,7 +15,8 @@ by object and, where there are several trainings, by training.
   here, with stamps turned and mirrored, drop-out, and the weights that did best on (noisy)
   validation stamps; "stopped", as published, without the first two; "heart", without all three, to
   the last step. The last two on fewer stamps. The first stage is always of the first way.
-* peers: braai's VGG6 and a random forest on autoScan's 38 numbers, on the same samples.
+* peers: the simple and the deep network beside braai's VGG6 and a random forest on autoScan's 38
+  numbers, on the same samples.
 * real: published Deep-HiTS figures, and ZTF and LSST stamps scored by what was learnt in
   simulation and on real frames, also adapted to one half of their nights (without a label) and
   scored on the other.
@@ -27,8 +28,8 @@ that was stopped goes on where it was. ``--minutes`` stops the table in time and
 seeds that are finished.
 
     python bench/realbogus.py [--quick] [--only speed,noise] [--seeds N] [--keep DIR] [--minutes M]
-        [--scale tiny|quick|small|laptop|medium|paper] [--rows K ...] [--deep STEPS] [--data DIR]
-        [--device cpu]
+        [--scale tiny|quick|small|laptop|medium|paper] [--rows K ...] [--steps N] [--deep N]
+        [--data DIR] [--device cpu]
 """
 
 import argparse
@@ -65,7 +66,8 @@ def main() -> None:
     parser.add_argument("--scale", default="", choices=["", *SCALES])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs="+", choices=ROWS, help="of the table (all)")
-    parser.add_argument("--deep", type=int, help="steps of the deep network (the scale's)")
+    parser.add_argument("--steps", type=int, help="of the shallow networks; the scale's")
+    parser.add_argument("--deep", type=int, help="steps of the deep network; the scale's")
     parser.add_argument("--net", default="simple", help="network of the noise experiment")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--keep", default="", help="folder to keep models in, to go on later")

@@ -36,8 +36,8 @@ class Bench:
         self.folder = folder / options.scale
         self.folder.mkdir(parents=True, exist_ok=True)
         self.size = SCALES[options.scale]
-        if options.deep:
-            self.size = replace(self.size, deep=options.deep)
+        asked = {key: getattr(options, key) for key in ("steps", "deep")}
+        self.size = replace(self.size, **{key: n for key, n in asked.items() if n})
         self.result: dict[str, Any] = {"scale": options.scale}
         self.began = time.perf_counter()
         self._ready: dict[tuple[str, str, int], Samples] = {}
