@@ -199,6 +199,7 @@ def test_report_prints_where_it_is(asked, tmp_path):
         (("train", "no-such-recipe", "--survey", "{sky}"), "article"),
         (("simulate", "cefeid"), "cepheid"),
         (("simulate", "cepheid", "--set", "period"), "NAME=NUMBER"),
+        (("simulate", "galaxies", "--survey", "new", "--set", "bars=1"), "knows no bars=1"),
         (("simulate", "sky"), "--survey"),
         (("outliers", "--survey", "{sky}", "--model", "m", "-f", "xlsx"), "choose from"),
         (("outliers", "-s", "{sky}", "-m", "m", "-o", "{sky}/survey.toml/x.csv"), "survey.toml"),

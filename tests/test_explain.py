@@ -7,7 +7,7 @@ import pytest
 
 from skyvec.analysis.audit import audit
 from skyvec.analysis.explain import Reasons, why_alike, why_odd
-from skyvec.analysis.outliers import outliers
+from skyvec.analysis.outliers import far_from_others, outliers
 from skyvec.schema import Latents
 
 
@@ -31,6 +31,33 @@ def test_an_oddity_is_explained_by_the_direction_it_was_planted_in():
     assert "o1" not in why.ordinary and len(why.ordinary) == 3
     plain = why_odd(latents, "o10")
     assert plain.density_ratio > 0.3 and plain.similarity > why.similarity
+
+
+def test_what_is_odd_by_the_length_of_its_code_is_odd_by_distance_alone():
+    latents = planted()
+    vectors = latents.vectors.copy()
+    vectors[50] = 3 * vectors[51]  # the direction of others, as of an image with a bright trail
+    latents = dataclasses.replace(latents, vectors=vectors)
+    by_cosine, by_distance = (Reasons(latents, far=far).odd("o50") for far in (False, True))
+    assert by_cosine.odder > 0.4 and np.isnan(by_cosine.distance)
+    assert by_distance.odder <= 0.002 and "o50" not in by_distance.ordinary
+    away = np.linalg.norm(vectors - vectors[50], axis=1)
+    assert by_distance.distance == pytest.approx(np.sort(away)[5], rel=1e-6)
+
+
+def test_distances_are_those_of_the_list_of_outliers():
+    rng = np.random.default_rng(3)
+    names = np.array([f"t{i // 7}" for i in range(300)])  # many segments of each target
+    vectors = rng.normal(size=(300, 4)).astype(np.float32)
+    ids, nan = np.array([f"o{i}" for i in range(300)]), np.full(300, np.nan)
+    latents = Latents(ids, names, vectors, "m", "h", nan, nan, nan)
+    reasons, far = Reasons(latents, k=5, far=True), far_from_others(latents, 5)
+    for i in (0, 100, 299):
+        assert reasons.odd(ids[i]).distance == pytest.approx(far[i], rel=1e-5)
+        farthest = np.flatnonzero(names == names[i])[far[names == names[i]].argmax()]
+        assert reasons.odd(names[i]).id == ids[farthest]
+    limit = np.median(far)
+    assert all(far[int(name[1:])] <= limit for name in reasons.odd("o3").ordinary)
 
 
 def test_oddity_is_that_of_the_list_of_outliers():

@@ -119,8 +119,9 @@ def test_the_tile_with_the_second_source_is_what_makes_the_image_odd(images):
     answer = explain_odd(images, "pixels", "o7")
     parts = rows_of(answer, "part")
     assert len(parts) == 16
-    assert max(parts, key=lambda row: row["value"])["what"] == "row 1, column 4"
-    assert "row 1, column 4: similarity" in answer.facts["said"]
+    assert min(parts, key=lambda row: row["value"])["what"] == "row 1, column 4"
+    assert rows_of(answer, "place")[0]["what"] == "distance to neighbour 5"
+    assert "row 1, column 4: distance" in answer.facts["said"]
     assert keep_picture(images, "pixels", answer).stat().st_size > 5000
     pair = explain_alike(images, "pixels", "o3", "o4")
     assert keep_picture(images, "pixels", pair).stat().st_size > 5000

@@ -75,6 +75,8 @@ class WhyOdd:
         odder: Share of a sample of all objects that are at least as odd, in [0, 1].
         ordinary: Ids of the nearest ordinary objects of other targets, nearest first.
         directions: Where it deviates most, strongest first.
+        distance: Euclidean distance to its k-th nearest other target, where oddity is that; else
+            NaN.
     """
 
     id: str
@@ -83,6 +85,7 @@ class WhyOdd:
     odder: float
     ordinary: list[str]
     directions: list[Direction]
+    distance: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,14 @@ class Reasons:
         latents: All codes. Those of zeros (no point in the model's bands) have no direction and
             are left out.
         k: Neighbours to compare with.
+        far: Whether oddity is the Euclidean distance to the k-th nearest other target, as in
+            :func:`skyvec.analysis.outliers.far_from_others`, instead of the cosine.
 
     Raises:
         ValueError: There are no k other targets.
     """
 
-    def __init__(self, latents: Latents, *, k: int = 5) -> None:
+    def __init__(self, latents: Latents, *, k: int = 5, far: bool = False) -> None:
         self.latents = latents.take(np.any(latents.vectors != 0, axis=1))
         self._all, self.k = latents, k
         names, self._target = np.unique(self.latents.target, return_inverse=True)
@@ -132,10 +137,13 @@ class Reasons:
         self._index = ExactIndex(self.latents.vectors)
         self._unit = unit(self.latents.vectors)
         self._mean = self.latents.vectors.mean(axis=0, dtype=np.float64)
+        self._square = (self.latents.vectors**2).sum(axis=1)
         self._scale, self._axes = _axes(self.latents.vectors, self._mean)
         rows = np.linspace(0, len(self.latents) - 1, min(len(self.latents), SAMPLE))
         self.sample = np.unique(rows.astype(np.int64))
         self.kth = self._to_kth(self.sample)
+        self.far = far
+        self.kth_away = self._away_to_kth(self.sample) if far else np.full(len(rows), np.nan)
 
     def row(self, name: str) -> int:
         """Row of a segment; of a target, that of its oddest segment.
@@ -148,6 +156,8 @@ class Reasons:
         usable = np.flatnonzero(np.isin(self.latents.id, self._all.id[found]))
         if not len(usable):
             raise ValueError(f"{name} has no point in the model's bands, so there is no code")
+        if self.far:
+            return int(usable[np.argmax(self._away_to_kth(usable))])
         return int(usable[np.argmin(self._to_kth(usable))])
 
     def odd(self, name: str, *, most: int = 3) -> WhyOdd:
@@ -161,13 +171,16 @@ class Reasons:
         similarity, near = self._nearest(self.latents.vectors[row], self._target[row], self.k)
         own = float(distance(similarity[-1:])[0])
         around = float(distance(self._to_kth(near)).mean())
+        away = float(self._away_to_kth(np.array([row]))[0]) if self.far else float("nan")
+        odder = self.kth_away >= away if self.far else self.kth <= similarity[-1]
         return WhyOdd(
             str(self.latents.id[row]),
             float(similarity[-1]),
             around / own if own > 0 else 1.0,
-            float((self.kth <= similarity[-1]).mean()),
-            self._ordinary(row, most),
+            float(odder.mean()),
+            self._near(row, most) if self.far else self._ordinary(row, most),
             self._directions(row, most),
+            away,
         )
 
     def alike(self, first: str, second: str, *, most: int = 5) -> WhyAlike:
@@ -200,6 +213,12 @@ class Reasons:
         number = np.flatnonzero(self.latents.target == target)
         own = int(self._target[number[0]]) if len(number) else -1
         return float(self._nearest(code, own, self.k)[0][-1])
+
+    def distance(self, code: Floats, target: str) -> float:
+        """Euclidean distance of any code to the k-th nearest target but one of that name."""
+        number = np.flatnonzero(self.latents.target == target)
+        own = int(self._target[number[0]]) if len(number) else -1
+        return float(self._nearest_away(code, own, self.k)[0][-1])
 
     def follow(self, columns: dict[str, NDArray]) -> dict[int, Follows]:
         """Name what each direction follows most, where anything at all.
@@ -255,6 +274,44 @@ class Reasons:
                 else self._nearest(vectors[row], self._target[row], self.k)[0][-1]
             )
         return result
+
+    def _nearest_away(self, code: Floats, own: int, k: int) -> tuple[Floats, Ints]:
+        """Distance and row of the nearest segment of each of the k nearest targets but one."""
+        vectors, code = self.latents.vectors, code.astype(np.float32)
+        away = self._square - 2 * (vectors @ code)  # orders as the distance does
+        away[self._target == own] = np.inf
+        room = k
+        while True:
+            near = np.argpartition(away, min(room, len(away) - 1))[: room + 1]
+            near = near[np.argsort(away[near], kind="stable")]
+            first = np.sort(np.unique(self._target[near], return_index=True)[1])[:k]
+            if len(first) == k or room >= len(away):
+                rows = near[first]
+                return np.linalg.norm(vectors[rows].astype(np.float64) - code, axis=1), rows
+            room *= 4
+
+    def _away_to_kth(self, rows: Ints) -> Floats:
+        """Euclidean distance of each row to its k-th nearest other target, (m,)."""
+        vectors = self.latents.vectors
+        return np.array(
+            [self._nearest_away(vectors[i], int(self._target[i]), self.k)[0][-1] for i in rows]
+        )
+
+    def _near(self, row: int, most: int) -> list[str]:
+        """The nearest objects by distance that are less odd than most."""
+        limit = np.quantile(self.kth_away, ORDINARY)
+        walk = min(WALK, int(self._target.max()))
+        own = int(self._target[row])
+        near = self._nearest_away(self.latents.vectors[row], own, walk)[1]
+        found: list[int] = []
+        for i in near:
+            if len(found) < most and self._away_to_kth(np.array([i]))[0] <= limit:
+                found.append(int(i))
+        if not found:
+            plain = self.sample[(self.kth_away <= limit) & (self._target[self.sample] != own)]
+            away = np.linalg.norm(self.latents.vectors[plain] - self.latents.vectors[row], axis=1)
+            found = plain[np.argsort(away, kind="stable")[:most]].tolist()
+        return [str(self.latents.id[i]) for i in found]
 
     def _ordinary(self, row: int, most: int) -> list[str]:
         """The nearest objects that are less odd than most; from the sample if none is near."""

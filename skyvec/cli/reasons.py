@@ -81,7 +81,7 @@ def explain(
     other: Annotated[
         str | None, typer.Argument(help="Another, to ask what they share.", show_default=False)
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Similarity to which neighbour.", min=1)] = 5,
+    k: Annotated[int, typer.Option("-k", help="Which neighbour it is held against.", min=1)] = 5,
     form: Format = None,
     out: Out = None,
 ) -> None:
@@ -91,7 +91,8 @@ def explain(
     stands out among all (in deviations), or what two codes share (their terms of the similarity,
     beside those of two at random), and what the direction follows. part: the similarity without
     one stretch of the curve or tile of the image; far above that of the whole, this part makes it
-    odd; far below, this part makes two alike. residual: what the code cannot draw.
+    odd; far below, this part makes two alike. residual: what the code cannot draw. Images are odd
+    by distance, as `skyvec outliers` ranks them: a part without which it is smaller makes it odd.
     """
     # late: torch and Matplotlib would slow `--help` down
     from skyvec.report.reason_pictures import keep_picture

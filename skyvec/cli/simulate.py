@@ -94,6 +94,8 @@ def simulate(
         return
     if survey is None:
         raise ValueError(f"simulate {kind} fills a survey; name its folder with --survey DIR")
+    if settings and kind != "stamps":
+        raise ValueError(f"--set is for stamps and for one curve; {kind} knows no {settings[0]}")
     # late: NumPy, SciPy and PyArrow would slow `--help` down
     from skyvec.simulate import galaxies, sky, stamps
 
@@ -117,7 +119,8 @@ def simulate(
                 seed=seed,
                 progress=progress,
             )
-    say(f"{made:,} objects made now of {n:,} in {survey}")
+    where = f"{survey}" if pair is None else f"each of {survey} and {pair}"
+    say(f"{made:,} objects made now of {n:,} in {where}")
 
 
 def _numbers(settings: list[str], known: dict[str, float]) -> dict[str, float]:

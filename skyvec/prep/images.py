@@ -86,7 +86,8 @@ def resize(pixels: Pixels, *, crop: int = 0, size: int = 64) -> Pixels:
     side = min(pixels.shape[-2:])
     if not 1 <= size <= side:
         raise ValueError(
-            f"images of {side} pixels cannot be averaged down to {size}; ask for a smaller size"
+            f"images of {side} pixels cannot be averaged down to {size}; "
+            "ask for a smaller size ([data] size in the recipe)"
         )
     wanted = crop or side // size * size
     if wanted % size:

@@ -44,9 +44,9 @@ def _ids(answer: Answer) -> list[str]:
 
 
 def _gains(table: pa.Table) -> dict[str, float]:
-    """Of each part, how much higher the similarity is without it."""
+    """Of each part, how much higher the similarity, or smaller the distance, is without it."""
     return {
-        row["what"]: row["value"] - row["beside"]
+        row["what"]: (row["value"] - row["beside"]) * (-1 if "distance" in row["said"] else 1)
         for row in table.to_pylist()
         if row["reason"] == "part"
     }
@@ -60,7 +60,7 @@ def _tint(gain: float, largest: float) -> tuple[str, float]:
 def _largest(answer: Answer, gains: dict[str, float]) -> float:
     """Gain of full colour: the largest, or half of what would make an odd object usual."""
     place = answer.table.to_pylist()[0]
-    enough = GAIN if "other" in answer.facts else (place["beside"] - place["value"]) / 2
+    enough = GAIN if "other" in answer.facts else abs(place["beside"] - place["value"]) / 2
     return max([*(abs(gain) for gain in gains.values()), enough])
 
 
@@ -118,7 +118,11 @@ def _images_picture(survey: Path, answer: Answer) -> Figure:
     seen = images.colour_pictures(store.find_images(survey, ids))
     figure = images.picture_grid(
         seen[[0, 0, *range(1, len(ids))]],
-        [ids[0], f"which part\n{'is alike' if 'other' in answer.facts else 'is odd'}", *ids[1:]],
+        [
+            ids[0],
+            f"which part\n{'is alike (blue)' if 'other' in answer.facts else 'is odd (red)'}",
+            *ids[1:],
+        ],
         across=len(ids) + 1,
         colours=[pictures.QUERY_COLOUR] * 2 + [pictures.INK] * (len(ids) - 1),
     )

@@ -43,6 +43,9 @@ GAIN = 0.01
 CLOSES = 0.1
 """Nor is one that closes less than this share of the distance to the usual similarity."""
 
+ODD_BY = {"images": "distance"}
+"""What oddity is measured by, where it is not the similarity."""
+
 STANDS_OUT = 3.0
 """Deviations below which a direction is not named: of forty, one is at 2 by chance."""
 
@@ -58,6 +61,7 @@ class Part:
         residual: Mean absolute difference to the reconstruction, in the object's own scatter; NaN
             without one.
         similarity: With the part left out: to the k-th nearest, or to the other object.
+        distance: With the part left out, to the k-th nearest, where oddity is that; else NaN.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Part:
     end: float
     residual: float
     similarity: float
+    distance: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,12 @@ class Loaded:
 
 
 def open_reasons(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Loaded:
-    """Fit what is the same for all explanations: neighbours, directions and what they follow."""
+    """Fit what is the same for all explanations: neighbours, directions and what they follow.
+
+    Images are odd by distance, as :func:`skyvec.report.answers.oddest` ranks them.
+    """
     latents = checked_latents(survey, model)
-    reasons = Reasons(latents, k=k)
+    reasons = Reasons(latents, k=k, far=store.survey_kind(survey) == "images")
     numbers = [name for name, kind in store.column_kinds(survey).items() if kind == "number"]
     sample = reasons.latents.take(reasons.sample)
     columns = {
@@ -106,7 +114,7 @@ def explain_odd(survey: Path, model: str, name: str, *, k: int = ODD_NEIGHBOUR) 
         survey: The survey's folder.
         model: Whose codes are asked.
         name: A segment, or a target, whose oddest segment is taken.
-        k: The similarity to this neighbour is its oddity.
+        k: The similarity to this neighbour, or of images the distance, is its oddity.
 
     Returns:
         Columns reason (``place``, ``ordinary``, ``direction`` or ``part``), what, value, beside
@@ -121,7 +129,11 @@ def explain_odd(survey: Path, model: str, name: str, *, k: int = ODD_NEIGHBOUR) 
         loaded = open_reasons(survey, model, k=k)
         why = loaded.reasons.odd(name)
         parts = parts_of(loaded, why.id)
-        rows = _odd_rows(loaded, why) + _part_rows(parts, why.similarity, "neighbour")
+        rows = _odd_rows(loaded, why)
+        if loaded.reasons.far:
+            rows += _far_part_rows(parts, why.distance)
+        else:
+            rows += _part_rows(parts, why.similarity, "neighbour")
         return _table(rows), {
             "id": why.id,
             "ordinary": why.ordinary,
@@ -130,7 +142,8 @@ def explain_odd(survey: Path, model: str, name: str, *, k: int = ODD_NEIGHBOUR) 
             "said": sentence(loaded, why, parts),
         }
 
-    return remember(survey, "explain", model, {"id": name, "k": k}, make)
+    asked = {"id": name, "k": k, "by": ODD_BY.get(store.survey_kind(survey), "similarity")}
+    return remember(survey, "explain", model, asked, make)
 
 
 def explain_alike(survey: Path, model: str, first: str, second: str) -> Answer:
@@ -180,7 +193,8 @@ def short_reasons(
             said.append(sentence(loaded, why, parts_of(loaded, why.id)))
         return pa.table({"id": list(names), "why": pa.array(said, pa.string())}), {"k": k}
 
-    answer = remember(survey, "reasons", model, {"ids": list(names), "k": k}, make)
+    by = ODD_BY.get(store.survey_kind(survey), "similarity")
+    answer = remember(survey, "reasons", model, {"ids": list(names), "k": k, "by": by}, make)
     return [str(text) for text in answer.table["why"].to_pylist()]
 
 
@@ -217,7 +231,10 @@ def parts_of(loaded: Loaded, name: str, other: str = "") -> list[Part]:
             if beside is None
             else float(unit(code[None])[0] @ beside)
         )
-        parts.append(Part(text, begin, end, residual, similarity))
+        away = float("nan")
+        if loaded.reasons.far and beside is None:
+            away = loaded.reasons.distance(code, str(latents.target[row]))
+        parts.append(Part(text, begin, end, residual, similarity, away))
     return parts
 
 
@@ -328,13 +345,20 @@ def _odd_rows(loaded: Loaded, why: WhyOdd) -> list[Row]:
     rows = latents.rows([why.id, *why.ordinary])
     similar = unit(latents.vectors[rows]) @ unit(latents.vectors[rows[:1]])[0]
     usual = float(np.median(loaded.reasons.kth))
-    found: list[Row] = [
+    share = f"{100 * why.odder:.3g} % of all are as odd or odder; "
+    found: list[Row] = []
+    if loaded.reasons.far:
+        half = float(np.median(loaded.reasons.kth_away))
+        text = f"{share}half are below {half:.3f}"
+        found.append(("place", f"distance to neighbour {k}", why.distance, half, text))
+        share = "its direction alone; "
+    found += [
         (
             "place",
             f"similarity to neighbour {k}",
             why.similarity,
             usual,
-            f"{100 * why.odder:.3g} % of all are as odd or odder; half are above {usual:.3f}",
+            f"{share}half are above {usual:.3f}",
         ),
         (
             "place",
@@ -408,6 +432,21 @@ def _part_rows(parts: Sequence[Part], similarity: float, to: str) -> list[Row]:
     ]
 
 
+def _far_part_rows(parts: Sequence[Part], distance: float) -> list[Row]:
+    """The parts as rows: distance without each, beside that of the whole."""
+    return [
+        (
+            "part",
+            part.name,
+            part.distance,
+            distance,
+            "distance to neighbour without it"
+            + (f"; residual {part.residual:.2f}" if np.isfinite(part.residual) else ""),
+        )
+        for part in parts
+    ]
+
+
 def _follows(loaded: Loaded, number: int) -> str:
     follows = loaded.follows.get(number)
     if follows is None:
@@ -418,7 +457,10 @@ def _follows(loaded: Loaded, number: int) -> str:
 def sentence(loaded: Loaded, why: WhyOdd, parts: Sequence[Part]) -> str:
     """Say in short why an object is odd: direction, part, and the ordinary object beside it."""
     usual = float(np.median(loaded.reasons.kth))
-    if why.similarity >= usual:
+    half = float(np.median(loaded.reasons.kth_away))
+    if loaded.reasons.far and why.distance <= half:
+        return f"not odd: as near to its neighbours as most ({why.distance:.3f})"
+    if not loaded.reasons.far and why.similarity >= usual:
         return f"not odd: as alike to its neighbours as most ({why.similarity:.3f})"
     first = why.directions[0]
     follows = loaded.follows.get(first.number)
@@ -426,7 +468,13 @@ def sentence(loaded: Loaded, why: WhyOdd, parts: Sequence[Part]) -> str:
     said = ["an unusual mixture, no direction stands out"]
     if abs(first.deviation) >= STANDS_OUT:
         said = [f"{first.deviation:+.1f} deviations along direction {first.number}{named}"]
-    if parts:
+    if parts and loaded.reasons.far:
+        best = min(parts, key=lambda part: part.distance)
+        if why.distance - best.distance >= max(GAIN, CLOSES * (why.distance - half)):
+            said.append(f"{best.name}: distance {best.distance:.3f} without it")
+        else:
+            said.append("no single part of it")
+    elif parts:
         best = max(parts, key=lambda part: part.similarity)
         if best.similarity - why.similarity >= max(GAIN, CLOSES * (usual - why.similarity)):
             said.append(f"{best.name}: similarity {best.similarity:.3f} without it")
