@@ -203,7 +203,9 @@ def _fill(
             store.create_survey(survey)
             locks.enter_context(store.lock(store.objects_folder(survey), "simulate"))
             done.append(store.finished_items(survey))
-            if foreign := sorted(source for source in done[-1] if not source.startswith(title)):
+            # to its end: seed 1 is no beginning of seed 12
+            own = f"{title}, from "
+            if foreign := sorted(source for source in done[-1] if not source.startswith(own)):
                 raise store.StoreError(
                     f"{survey} holds other objects already ({foreign[0]}); simulate into a new "
                     "folder"

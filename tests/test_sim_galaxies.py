@@ -162,9 +162,12 @@ def test_bad_wishes_are_refused():
 def test_a_hundred_galaxies_a_second(monkeypatch):
     monkeypatch.undo()
     draw(20)
-    start = time.process_time()
-    draw(200)
-    assert 200 / (time.process_time() - start) > 60  # 144 on an idle core
+    seconds = []
+    for _ in range(3):  # beside others that want the same caches a core is slower, now and then
+        start = time.process_time()
+        draw(100)
+        seconds.append(time.process_time() - start)
+    assert 100 / min(seconds) > 60  # 144 on an idle core
 
 
 def test_paired_surveys_are_stored_and_resumed(tmp_path, monkeypatch):
@@ -182,5 +185,8 @@ def test_paired_surveys_are_stored_and_resumed(tmp_path, monkeypatch):
     assert np.array_equal(alone, whole, equal_nan=True)
     with pytest.raises(ValueError, match="name two folders"):
         simulate.galaxies(one, 10, pair=one)
-    with pytest.raises(store.StoreError, match="other objects already"):
-        simulate.galaxies(one, 10, seed=3)
+    # seed 2 is the beginning of 23, which is another sky all the same
+    simulate.galaxies(tmp_path / "d", 4, seed=23)
+    for survey, n, seed in ((one, 10, 3), (tmp_path / "d", 4, 2)):
+        with pytest.raises(store.StoreError, match="other objects already"):
+            simulate.galaxies(survey, n, seed=seed)
