@@ -476,6 +476,22 @@ def use_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_device(device: str) -> None:
+    """Make sure that torch can compute on a device.
+
+    Raises:
+        ValueError: There is no such device here; the message says why.
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"device={device!r} cannot be computed on ({why}); choose cpu, or a device that this "
+            "torch and this machine have"
+        ) from None
+
+
 def keep_memory() -> bool:
     """Let memory that is freed stay with the process; for one that does nothing but train.
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from skyvec.batches import (
     SPLITS,
+    check_device,
     draw_batch,
     frames,
     image_scaling,
@@ -193,6 +194,7 @@ def train(
     if is_done(folder, full, data_hash):
         return folder
     options = Training(**full["train"])
+    check_device(device)
     model = build(full).to(device)
     material = MATERIAL[MODELS[full["model"]["name"]].modality](survey, full)
     with use_threads(threads):

@@ -244,7 +244,7 @@ def write(path, image):
     fits.writeto(path, image.astype(np.float32))
 
 
-def test_a_folder_of_pairs_becomes_a_survey(pair, tmp_path):
+def test_a_folder_of_pairs_becomes_a_survey(pair, tmp_path, monkeypatch):
     new, reference = pair
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -257,6 +257,8 @@ def test_a_folder_of_pairs_becomes_a_survey(pair, tmp_path):
     stored, refused = stamps_of_folder(folder, survey, embedded=30)
     assert stored > 15 and refused == 1
     assert stamps_of_folder(folder, survey, embedded=30) == (0, 0)
+    monkeypatch.chdir(tmp_path)
+    assert stamps_of_folder(folder.relative_to(tmp_path), survey, embedded=30) == (0, 0)
     parts = [(c, s) for _, c, s in store.iterate_objects(survey, Stamps)]
     assert sum(len(s) for _, s in parts) == stored
     assert {"real", "bogus"} >= set(
@@ -264,6 +266,16 @@ def test_a_folder_of_pairs_becomes_a_survey(pair, tmp_path):
     )
     rejects = store.read_rejects(survey)
     assert "no noise" in rejects["reason"][0].as_py()
+    # a frame that was repaired is tried again, and so is one refused for an option
+    (folder / "b_new.fits").unlink(), (folder / "b_ref.fits").unlink()
+    write(folder / "b_new.fits", new)
+    write(folder / "b_ref.fits", reference)
+    again, refused = stamps_of_folder(folder, survey, embedded=30)
+    assert again > 15 and refused == 0 and not len(store.read_rejects(survey))
+    for options in ({"threshold": 0.0}, {"threshold": np.nan}, {"saturation": -5.0}, {"side": 30}):
+        with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+            stamps_of_folder(folder, tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command_subtracts_a_folder(pair, tmp_path):

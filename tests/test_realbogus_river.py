@@ -318,6 +318,89 @@ def test_only_the_test_part_counts_however_the_surveys_path_is_written(trained, 
     assert "threshold" in said[0] and said[0] == said[1]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train R -s S --device banana", "device='banana'"),
+        ("train R -s S --suspects drop", "keep, remove, unlabel, flip"),
+        ("train R -s S --target S", "another instrument"),
+        ("train R -s S --verdicts V", "line 2: there is no detection 'nobody'"),
+        ("train R -s A", "label in the recipe"),
+        ("suspects R -s S --how best", "argmax, threshold, confident"),
+        ("suspects R -s S --how threshold --level 2", "level=2.0"),
+        ("threshold none -s S", "no classifier 'none'"),
+        ("threshold slow -s S --screen slow", "cannot screen for itself"),
+        ("score slow -s A", "--from"),
+        ("score slow -s B --from S", "is no survey"),
+        ("score slow -s S --prevalence 2", "prevalence=2.0"),
+        ("score slow -s S --prevalence nan", "prevalence=nan"),
+        ("evaluate slow -s B --from S", "is no survey"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_told_in_a_line_before_any_work(
+    trained, tmp_path, monkeypatch, words, told
+):
+    def work(*arguments, **options):
+        raise AssertionError("work was begun")
+
+    for name in ("train_on", "out_of_fold", "score_survey"):
+        monkeypatch.setattr(river, name, work)
+    (tmp_path / "r.toml").write_text('[model]\nname = "simple"\n')
+    (tmp_path / "v.csv").write_text("id,verdict\nnobody,real\n")
+    catalog, stamps = read_objects(trained, "part-00000.parquet", Stamps)
+    rows = np.arange(3)
+    columns = {f"c{i}": np.zeros(3) for i in range(40)}
+    few = Catalog(
+        *(getattr(catalog.take(rows), k) for k in ("id", "target", "ra", "dec")), columns
+    )
+    samples.write_survey(tmp_path / "alerts", stamps.take(rows), few, "alerts")
+    places = {"R": "r.toml", "V": "v.csv", "A": "alerts", "B": "absent"}
+    full = {**{k: str(tmp_path / v) for k, v in places.items()}, "S": str(trained)}
+    result = CliRunner().invoke(app, ["realbogus", *(full.get(w, w) for w in words.split())])
+    assert result.exit_code == 1 and told in result.output, result.output
+    assert result.output.startswith("error: ") and len(result.output) < 400
+    assert result.output.count("\n") == 1 and not (tmp_path / "absent").exists()
+
+
+def test_a_night_tells_why_stamps_are_flagged_and_when_its_share_of_reals_is_a_limit(
+    trained, tmp_path
+):
+    night, _ = plain_night(tmp_path / "plain")
+    catalog, stamps = read_objects(night, "part-00000.parquet", Stamps)
+    pixels = stamps.pixels.copy()
+    pixels[:3, 1], pixels[3, 2] = np.nan, -3.4028235e38
+    holed = Stamps(stamps.id, pixels, stamps.detector, stamps.exposure, stamps.object)
+    samples.write_survey(tmp_path / "night", holed, catalog, "night")
+    fast = trained / "models" / "fast"
+    point = operating.freeze(fast, operating.part_of(fast, trained, "valid"))
+    # a calibration to which all of this is bogus, beyond any doubt that a night can raise
+    sure = Calibration("temperature", 0.5, (-1.0, 1.0), (-300.0, -299.0)).table()
+    (fast / operating.FILE).write_text(
+        json.dumps({**point, "calibration": sure, "scores": {}, "threshold": -99.0})
+    )
+    lines = river.score_night(tmp_path / "night", "fast", home=trained)
+    assert "by their scores none of these detections are real" in lines[3]
+    assert "= 36 scored + 0 screened out + 4 flagged" in lines[0]
+    assert lines[1:3] == [
+        "flagged: 3 most of the reference is missing",
+        "flagged: 1 most of the difference is missing",
+    ]
+    told = json.loads((tmp_path / "night/answers/scores-fast/night.json").read_text())
+    assert sum(told["reasons"].values()) == 4 == told["flagged"]
+
+
+def test_a_night_of_which_all_was_refused_has_no_scores_and_no_error(trained, tmp_path):
+    (tmp_path / "stamps.npy").write_bytes(b"nothing")
+    run = CliRunner()
+    assert run.invoke(app, ["ingest", str(tmp_path), "-s", str(tmp_path / "night")]).exit_code == 0
+    words = ["slow", "-s", str(tmp_path / "night"), "--from", str(trained)]
+    told = run.invoke(app, ["realbogus", "score", *words])
+    assert told.exit_code == 0 and "0 received = 0 scored" in told.output, told.output
+    for verb in ("evaluate", "threshold"):
+        told = run.invoke(app, ["realbogus", verb, *words])
+        assert told.exit_code == 1 and "holds no stamp" in told.output, told.output
+
+
 @pytest.mark.slow
 def test_train_threshold_score_and_evaluate_from_the_shell(trained, tmp_path):
     night = simulate_survey(tmp_path / "night", 400, reals=0.2, observed=True, seed=6)
@@ -375,6 +458,11 @@ def test_verdicts_are_read_back_or_refused(tmp_path):
     ids, label = np.array(["a", "b", "c"]), np.array([0, 1, 1])
     changed, open_ = gallery.decide(ids, label, np.array([True, True, True]), {"a": 1, "b": -1})
     assert changed.tolist() == [1, -1, 1] and open_.tolist() == [False, False, True]
+    path.write_bytes(b"\xef\xbb\xbfid,verdict\r\na,bogus\r\n")  # as spreadsheets save it
+    assert gallery.read_verdicts(path) == {"a": 0}
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(gallery.VerdictError, match="no text"):
+        gallery.read_verdicts(path)
     for text, words in (
         ("key,verdict\na,real\n", "needed"),
         ("id,verdict\na,yes\n", "line 2"),

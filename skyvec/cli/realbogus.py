@@ -22,6 +22,10 @@ Home = Annotated[
 Model = Annotated[str, typer.Argument(help="Name of a trained classifier.")]
 
 
+MOST_TOLD = 5
+"""Pairs refused whose reason is said."""
+
+
 def _recipe(name: str) -> Path:
     return find_recipe(name, "realbogus")
 
@@ -288,6 +292,7 @@ def frames(
     what is found at their places is labelled real, everything else bogus.
     """
     from skyvec.realbogus.frames import stamps_of_folder
+    from skyvec.store import read_rejects
 
     with bar("subtracting") as progress:
         stored, refused = stamps_of_folder(
@@ -301,6 +306,9 @@ def frames(
             progress=progress,
         )
     say(f"{stored:,} detections stored now in {survey}, {refused:,} pairs refused")
+    if refused:
+        for row in read_rejects(survey).to_pylist()[-refused:][:MOST_TOLD]:
+            say(f"  {row['id']}: {row['reason']}")
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {

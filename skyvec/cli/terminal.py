@@ -99,6 +99,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"
+    if isinstance(error, UnicodeError):  # its first argument is but the name of the code
+        return str(error)
     text = str(error.args[0]) if error.args else type(error).__name__
     return " ".join(text.split())
 

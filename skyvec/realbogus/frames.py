@@ -6,8 +6,11 @@ finds at their places is real, everything else it finds is bogus. Some of that e
 new or variable: such a training set has errors in its labels, as every survey's has.
 """
 
+import hashlib
+import json
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -355,6 +358,11 @@ class Work:
     reference: Path
     detector: str = ""
 
+    @property
+    def source(self) -> str:
+        """What a survey calls the pair, wherever the command is run from."""
+        return f"{os.path.abspath(self.new)} - {os.path.abspath(self.reference)}"
+
 
 def find_pairs(folder: Path) -> list[Work]:
     """Find the pairs of a folder, in alphabetical order.
@@ -428,7 +436,7 @@ def stamps_of_folder(
     """Subtract all pairs of a folder and keep their detections in a survey.
 
     Pairs that are in the survey are not made again; a pair that cannot be subtracted is a reject
-    with its reason.
+    with its reason, and is tried again when its files or an option have changed.
 
     Args:
         folder: See ``find_pairs``.
@@ -445,21 +453,34 @@ def stamps_of_folder(
 
     Raises:
         FrameError: The folder holds no pairs.
+        ValueError: An option means nothing.
     """
+    if not (threshold > 0 and np.isfinite(threshold)):
+        raise ValueError(f"threshold={threshold} must be a number > 0")
+    if saturation is not None and not saturation > 0:
+        raise ValueError(f"a full pixel has more than 0 counts, not {saturation}")
+    if side < 5 or side % 2 == 0:
+        raise ValueError(f"side={side} px must be odd and >= 5, so that a pixel is the centre")
     work = find_pairs(folder)
     store.create_survey(survey)
+    options = {"embedded": embedded, "threshold": threshold, "side": side, "full": saturation}
     with store.lock(store.objects_folder(survey), "realbogus frames"):
+        state = {one.source: _state(one, options) for one in work}
+        refused_in = store.rejected_items(survey)
+        changed = [s for s, now in state.items() if s in refused_in and {now} != {*refused_in[s]}]
+        if changed:  # a repaired frame, or another option, is worth another try
+            store.withdraw_rejects(survey, changed)
         done = store.finished_items(survey)
         stored = refused = 0
         for i, one in enumerate(work):
-            source = f"{one.new} - {one.reference}"
+            source = one.source
             if source not in done:
                 rng = np.random.default_rng([seed, i])
                 made = _try(one, rng, embedded, threshold, side, saturation)
                 if isinstance(made, str):
                     empty = _nothing(side)
                     nothing = Catalog(empty.id, empty.object, np.zeros(0), np.zeros(0))
-                    reject = Reject(source, 0, one.name, made)
+                    reject = Reject(source, 0, one.name, made, state[source])
                     store.append_objects(survey, nothing, empty, np.array([], object), [reject])
                     refused += 1
                 else:
@@ -476,6 +497,13 @@ def stamps_of_folder(
         }
         store.note(survey, "frames", {**facts, "threshold": threshold, "seed": seed})
     return stored, refused
+
+
+def _state(one: Work, options: Mapping[str, object]) -> str:
+    """A short text that changes with all that decides what becomes of a pair."""
+    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (one.new, one.reference)]
+    text = json.dumps([files, options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _nothing(side: int) -> Stamps:

@@ -116,7 +116,11 @@ def read_verdicts(path: Path, known: Strings | None = None) -> dict[str, int]:
     """
     answers: dict[str, int] = {}
     names = None if known is None else set(known.tolist())
-    with path.open(newline="", encoding="utf-8") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+    except UnicodeDecodeError as error:
+        raise VerdictError(f"{path} is no text in UTF-8; save the verdicts as CSV") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         if not {"id", "verdict"} <= set(reader.fieldnames or ()):
             raise VerdictError(
@@ -166,7 +170,7 @@ img { image-rendering: pixelated; flex: none; }
 header { position: sticky; top: 0; background: Canvas; padding: .4rem 0; z-index: 1; }
 </style></head><body>
 <header><h1>$title</h1>
-<p>Left to right: new, reference, difference. Most doubtful first. Your name
+<p>Left to right: new, reference, difference; red was not measured. Most doubtful first. Your name
 <input id="who" size="12"> <button id="save">save verdicts as CSV</button> <span id="n"></span></p>
 </header>
 $rows

@@ -93,6 +93,8 @@ def freeze(
     }
     passed = np.ones(len(score), bool)
     if screen is not None:
+        if screen.resolve() == folder.resolve():
+            raise ValueError(f"{screen.name} cannot screen for itself; name a faster model")
         fast, other, scores = load(screen)
         for key in ("normalise", "side"):
             if other["data"][key] != recipe["data"][key]:
@@ -127,6 +129,7 @@ def frozen(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     if not path.exists():
+        load(folder)  # without a model there is nothing to choose a point for
         raise CheckpointError(
             f"{folder.name} has no operating point; choose one with `skyvec realbogus threshold`"
         )

@@ -1,5 +1,6 @@
 """The stages as they work on survey folders: train, suspect, score, evaluate."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from skyvec.batches import check_device
 from skyvec.nn.labels import UNLABELLED
 from skyvec.realbogus.calibration import (
     Calibration,
@@ -30,13 +33,24 @@ from skyvec.realbogus.operating import (
 )
 from skyvec.realbogus.samples import read_samples
 from skyvec.realbogus.score import score_survey
-from skyvec.realbogus.suspects import doubt, out_of_fold, suspects
-from skyvec.realbogus.train import TARGET, Draw, Samples, complete, split, train_on, treat
+from skyvec.realbogus.suspects import check_selector, doubt, out_of_fold, suspects
+from skyvec.realbogus.train import (
+    TARGET,
+    TREATMENTS,
+    Draw,
+    Samples,
+    complete,
+    split,
+    train_on,
+    treat,
+)
 from skyvec.schema import Stamps, Strings
 from skyvec.store import (
     answers_folder,
+    check_survey,
     iterate_objects,
     model_folder,
+    read_catalog,
     read_manifest,
     write_json,
     write_table,
@@ -77,8 +91,16 @@ def train_survey(
         device: Where torch computes.
     """
     data = Draw(**complete(recipe)["data"])
+    if treatment not in TREATMENTS:
+        raise ValueError(f"suspects={treatment!r} is unknown; choose from {', '.join(TREATMENTS)}")
+    check_device(device)
+    check_survey(survey)
+    if target is not None and target.resolve() == survey.resolve():
+        raise ValueError(
+            f"{target} is the survey that the labels are of; a target is another instrument's"
+        )
+    answers = read_verdicts(verdicts, read_catalog(survey, []).id) if verdicts else {}
     samples = read_samples(survey, data)
-    answers = read_verdicts(verdicts) if verdicts else {}
     suspect = np.zeros(len(samples), bool)
     if treatment != "keep":
         if not doubts:
@@ -140,6 +162,7 @@ def find_suspects(
         ``suspect``; most doubtful first) and ``gallery.html``; suspects; labelled stamps.
     """
     full = complete(recipe)
+    check_selector(how, level)
     samples = read_samples(survey, Draw(**full["data"]))
     folder = answers_folder(survey, "suspects", name)
     score, fold = out_of_fold(
@@ -249,13 +272,16 @@ def score_night(
         progress: Called with the stamps done and their number.
 
     Returns:
-        Lines that say how many were received, scored, screened and flagged, the prevalence, the
-        candidates and how many of them are expected to be false.
+        Lines that say how many were received, scored, screened and flagged (and why), the
+        prevalence, the candidates and how many of them are expected to be false.
     """
+    check_survey(survey)
     folder = model_folder(home, model)
     point = frozen(folder)
     first, pass_at = cascade(folder, point)
     calibration = calibration_of(point)
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ValueError(f"prevalence={prevalence} must be in (0, 1)")
     prevalence = prevalence or point["prevalence"]
     out = answers_folder(survey, "scores", model)
     counts = score_survey(
@@ -273,8 +299,9 @@ def score_night(
         f"{counts['received']:,} received = {counts['scored']:,} scored + "
         f"{counts['screened']:,} screened out + {counts['flagged']:,} flagged; {out}"
     ]
-    told = _night(out, calibration, point, prevalence)
-    write_json(out / "night.json", {**counts, **told})
+    reasons, told = _night(out, calibration, point, prevalence)
+    lines += [f"flagged: {n:,} {reason}" for reason, n in reasons.items()]
+    write_json(out / "night.json", {**counts, **told, "reasons": reasons})
     if told.get("unlike", 0.0) > told.get("alike", np.inf):
         lines.append(
             f"warning: these scores are no mixture of those the model was calibrated on (distance "
@@ -282,6 +309,12 @@ def score_night(
             "another instrument or another sky. Its probabilities mean nothing here; label some "
             "of these stamps and choose a threshold on them with `skyvec realbogus threshold "
             "--from`"
+        )
+    if told.get("prevalence_told_at_its_end"):
+        lines.append(
+            f"warning: by their scores {'none' if told['prevalence'] < 0.5 else 'all'} of these "
+            "detections are real: either so it is, or the calibration does not hold here (wrong "
+            "labels, another sky); give --prevalence if it is known"
         )
     if told and "expected_false" not in told:
         lines.append(
@@ -299,31 +332,41 @@ def score_night(
 
 def _night(
     out: Path, calibration: Calibration, point: Mapping[str, Any], prevalence: float | None
-) -> dict[str, float]:
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Stamps flagged by reason, and what the scores tell."""
     threshold = float(point["threshold"])
     files = [out / shard["file"] for shard in read_manifest(out)["shards"]]
     tables = [pq.read_table(path, columns=["score", "reason"]) for path in files]
     score = np.concatenate([t["score"].to_numpy() for t in tables] or [np.zeros(0)])
     known = score[np.isfinite(score)]
+    reasons = Counter[str]()
+    for table in tables:
+        for count in pc.value_counts(table["reason"].cast(pa.string())).to_pylist():
+            reasons[count["values"]] += count["counts"]
+    screened = reasons.pop("screened", 0)
+    reasons.pop("", None)
     if not len(known):
-        return {}
-    screened = sum(
-        int(np.count_nonzero(np.array(t["reason"].to_pylist()) == "screened")) for t in tables
-    )
-    told = {"threshold": threshold, "candidates": float((known >= threshold).sum())}
-    if "scores" in point and all(point["scores"].values()):
+        return dict(reasons.most_common()), {}
+    told: dict[str, float] = {
+        "threshold": threshold,
+        "candidates": float((known >= threshold).sum()),
+    }
+    if point.get("scores") and all(point["scores"].values()):
         told["unlike"] = unlike(known, **point["scores"])
         told["alike"] = still_alike(len(known))
     share = prevalence
     if share is None and told.get("unlike", 0.0) > told.get("alike", np.inf):
-        return told
+        return dict(reasons.most_common()), told
     if share is None:
         # what was screened out counts as bogus: it scores below all that was passed on
         everyone = np.concatenate([known, np.full(screened, known.min())])
         share = night_prevalence(calibration, everyone)
+        if told["candidates"] and min(share, 1 - share) * len(everyone) < 1:
+            told["prevalence_told_at_its_end"] = True
     p = calibration.probability(known, share)
     expected = expected_false(p, known, threshold)
-    return {**told, "prevalence": float(share), "expected_false": expected}
+    told |= {"prevalence": float(share), "expected_false": expected}
+    return dict(reasons.most_common()), told
 
 
 def evaluate_model(
@@ -341,6 +384,7 @@ def evaluate_model(
     Returns:
         Lines for a person.
     """
+    check_survey(survey)
     folder = model_folder(home, model)
     # however its path is written: of its own survey only the test part may be asked about
     own = home.resolve() == survey.resolve()

@@ -1,6 +1,7 @@
 """Stamps of a survey -> samples a network can learn from."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,19 @@ SHARD = 8192
 
 class SampleError(ValueError):
     """A survey does not hold what a classifier of stamps needs."""
+
+
+def some_names(names: Iterable[str], like: str, most: int = 12) -> str:
+    """Name the columns most like a word first, and say how many more there are."""
+    word = like.lower()
+
+    def unlike(name: str) -> tuple[bool, float, str]:
+        other = name.lower()
+        return word not in other, -difflib.SequenceMatcher(None, word, other).ratio(), name
+
+    ordered = sorted(names, key=unlike)
+    left = len(ordered) - most
+    return (", ".join(ordered[:most]) or "(none)") + (f", ... ({left} more)" if left > 0 else "")
 
 
 def labels_of(column: np.ndarray, name: str = "label") -> NDArray[np.int64]:
@@ -95,6 +109,8 @@ def read_samples(
     parts: list[Samples] = []
     keys: list[NDArray[np.float64]] = []
     limit, seen = np.inf, set[str]()
+    if not sum(shard["rows"] for shard in object_shards(survey)):
+        raise SampleError(f"{survey} holds no stamp at all; `skyvec info {survey}` says why")
     for _, catalog, stamps in iterate_objects(survey, Stamps):
         key = hash_uniform(catalog.id.tolist(), seed=data.seed, purpose="realbogus choice")
         seen |= set(np.unique(stamps.detector).tolist())
@@ -126,8 +142,8 @@ def read_samples(
 def _samples(catalog: Catalog, stamps: Stamps, data: Draw, labelled: bool) -> Samples:
     if labelled and data.label not in catalog.columns:
         raise SampleError(
-            f"the survey has no column {data.label!r}; set [data] label to one of "
-            f"{', '.join(sorted(catalog.columns)) or '(none)'}"
+            f"the survey has no column {data.label!r} of real and bogus; set [data] label in the "
+            f"recipe to one of {some_names(catalog.columns, 'label')}"
         )
     label = np.full(len(catalog), UNLABELLED, np.int64)
     if labelled and len(catalog):

@@ -233,12 +233,15 @@ def score_survey(
         manifest = read_manifest(out)
         made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
         if manifest.setdefault("made_by", made_by) != made_by:
-            raise StoreError(f"{out} holds scores of other networks; score into another folder")
+            raise StoreError(
+                f"{out} holds scores of other networks, of another screen or other turns; remove "
+                "it to score anew"
+            )
         done = manifest["shards"]
         if len(done) > len(shards) or any(
             old["of"] != shard["sha256"] for old, shard in zip(done, shards)
         ):
-            raise StoreError(f"{survey} has changed since {out} was begun; remove it")
+            raise StoreError(f"{survey} has changed since {out} was begun; remove {out}")
         scale = hashlib.sha256(repr((calibration, prevalence)).encode()).hexdigest()
         for i, old in enumerate(done):
             if old.get("scale") != scale:  # the scores stay, what they mean has changed

@@ -75,6 +75,18 @@ def out_of_fold(
     return score, place
 
 
+def check_selector(how: str, level: float = 0.7) -> None:
+    """Make sure that suspects can be chosen so, before hours of training.
+
+    Raises:
+        ValueError: There is no such way, or no such level.
+    """
+    if how not in SELECTORS:
+        raise ValueError(f"selector {how!r} is unknown; choose from {', '.join(SELECTORS)}")
+    if not 0.5 <= level < 1:
+        raise ValueError(f"level={level} must be in [0.5, 1)")
+
+
 def suspects(
     score: Floats,
     label: Ints,
@@ -101,18 +113,15 @@ def suspects(
     References:
         Takahashi et al. 2022, PASJ; Northcutt, Jiang & Chuang 2021, JAIR 70, 1373.
     """
+    check_selector(how, level)
     score, label = np.asarray(score, np.float64), np.asarray(label)
     known = label != UNLABELLED
     wrong = known & ((score >= 0) != (label == 1))
     if how == "argmax":
         return wrong
     if how == "threshold":
-        if not 0.5 <= level < 1:
-            raise ValueError(f"level={level} must be in [0.5, 1)")
         other = np.where(label == 1, expit(-score), expit(score))
         return wrong & (other > level)
-    if how != "confident":
-        raise ValueError(f"selector {how!r} is unknown; choose from {', '.join(SELECTORS)}")
     p = calibrated(score, label, fold)
     typical = {k: p[known & (label == 1)].mean() if k else (1 - p[known & (label == 0)]).mean()
                for k in (0, 1)}  # fmt: skip

@@ -13,8 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skyvec.batches import hash_uniform, use_threads
-from skyvec.checkpoint import CheckpointError, Recipe, Training, fill, load_arrays
+from skyvec.batches import check_device, hash_uniform, use_threads
+from skyvec.checkpoint import (
+    CheckpointError,
+    Recipe,
+    Training,
+    fill,
+    is_finished,
+    load_arrays,
+)
 from skyvec.models.stamps import CLASSIFIERS
 from skyvec.nn.labels import (
     MATCHES,
@@ -307,6 +314,13 @@ def load(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     Raises:
         CheckpointError: The folder is missing, unfinished, damaged, or no classifier of stamps.
     """
+    if not folder.is_dir():
+        others = folder.parent.iterdir() if folder.parent.is_dir() else []
+        known = ", ".join(sorted(other.name for other in others if is_finished(other)))
+        raise CheckpointError(
+            f"no classifier {folder.name!r} in {folder.parent} (there are: {known or 'none'}); "
+            "train one with `skyvec realbogus train`, or name the survey that holds it with --from"
+        )
     recipe, weights, scores = load_arrays(folder)
     if recipe.get("model", {}).get("name") not in CLASSIFIERS:
         raise CheckpointError(f"{folder} is no classifier of stamps; choose another model")
@@ -358,6 +372,7 @@ def train_on(
     """
     full = complete(recipe)
     data, loss, options = Draw(**full["data"]), Loss(**full["loss"]), Training(**full["train"])
+    check_device(device)
     _check_target(target, loss)
     if parts is None:
         parts = split(samples, data)

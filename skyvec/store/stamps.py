@@ -53,9 +53,11 @@ def stamp_blocks(survey: Path, file: str, least: int) -> list[list[int]]:
     Raises:
         StoreError: The survey holds other things than stamps.
     """
+    metadata = pq.read_metadata(objects_folder(survey) / file)
+    if not metadata.num_rows:  # a night of which all was refused is of no kind
+        return []
     if (held := survey_kind(survey)) != "stamps":
         raise StoreError(f"{survey} holds {held}, not stamps; this question is for stamps")
-    metadata = pq.read_metadata(objects_folder(survey) / file)
     blocks: list[list[int]] = [[]]
     rows = 0
     for i in range(metadata.num_row_groups):
