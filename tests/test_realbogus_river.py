@@ -237,6 +237,17 @@ def plain_night(folder, n=40):
     return folder, score.Judge(lambda x: 99 * x.mean((1, 2, 3)).astype(float), "minmax", 29, "h")
 
 
+def test_stamps_of_another_source_are_added_and_those_of_the_same_are_not(tmp_path):
+    night, _ = plain_night(tmp_path / "night")
+    catalog, stamps = read_objects(night, "part-00000.parquet", Stamps)
+    ids = np.char.add("b", stamps.id)
+    renamed = Stamps(ids, stamps.pixels, stamps.detector, stamps.exposure, ids)
+    second = Catalog(ids, ids, catalog.ra, catalog.dec, {"label": catalog.columns["label"]})
+    for _ in range(2):
+        samples.write_survey(night, renamed, second, "another night")
+        assert sorted(read_catalog(night).id.tolist()) == sorted([*stamps.id, *ids])
+
+
 def test_a_shard_without_labels_goes_with_one_that_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "SHARD", 20)
     night, _ = plain_night(tmp_path / "night")

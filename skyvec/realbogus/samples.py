@@ -12,7 +12,13 @@ from skyvec.nn.labels import UNLABELLED
 from skyvec.prep.stamps import crop, is_whole, mask_sentinels, normalise
 from skyvec.realbogus.train import Draw, Samples
 from skyvec.schema import Catalog, Stamps
-from skyvec.store import append_objects, create_survey, iterate_objects, object_shards
+from skyvec.store import (
+    append_objects,
+    create_survey,
+    finished_items,
+    iterate_objects,
+    object_shards,
+)
 
 REAL, BOGUS = ("real", "true", "1", "1.0"), ("bogus", "false", "0", "0.0")
 LEAST_MEASURED = 0.5
@@ -196,7 +202,7 @@ def write_survey(survey: Path, stamps: Stamps, catalog: Catalog, source: str) ->
         source: Where they came from; rows of a source that are stored already are not repeated.
     """
     create_survey(survey)
-    have = sum(shard["rows"] for shard in object_shards(survey))
+    have = finished_items(survey).get(source, 0)
     for first in range(have, len(stamps), SHARD):
         rows = slice(first, min(first + SHARD, len(stamps)))
         part = stamps.take(rows)
