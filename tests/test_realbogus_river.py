@@ -54,7 +54,11 @@ def test_the_survey_says_what_was_simulated_and_how_it_was_labelled(survey):
     catalog = read_catalog(survey)
     wrong = (catalog.columns["label"] == "real") != catalog.columns["is_real"]
     assert wrong.sum() == 2 * round(0.04 * 250)
-    assert simulate_survey(survey, 500) == survey  # there already
+    assert simulate_survey(survey, 500, noise=0.04, seed=1) == survey  # there already
+    for n, seed in ((600, 1), (500, 2)):
+        with pytest.raises(StoreError, match=r"holds other stamps \(simulated 500 as sim"):
+            simulate_survey(survey, n, noise=0.04, seed=seed)
+    assert len(read_catalog(survey)) == 500
 
 
 def test_samples_are_chosen_by_hash_and_labels_may_be_overruled(survey):

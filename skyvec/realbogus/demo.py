@@ -20,7 +20,13 @@ from skyvec.realbogus.samples import write_survey
 from skyvec.realbogus.suspects import found
 from skyvec.schema import Catalog
 from skyvec.sim.stamps import flip_labels, simulate_stamps
-from skyvec.store import answers_folder, model_folder, object_shards, read_catalog
+from skyvec.store import (
+    StoreError,
+    answers_folder,
+    finished_items,
+    model_folder,
+    read_catalog,
+)
 
 NOISE = 0.05
 """Fraction of each class that gets the wrong label."""
@@ -41,15 +47,23 @@ def simulate_survey(
     """Write a survey of made-up detections, with its truth (``is_real``) and labels (``label``).
 
     Args:
-        survey: A new folder, or one this function made: then it is left as it is.
+        survey: A new folder, or one this function made in the same way: then it is left as it is,
+            or gone on with.
         n: Detections.
         reals: Fraction that is real.
         observed: See :func:`skyvec.sim.stamps.simulate_stamps`.
         noise: Fraction of each class that is labelled wrong.
         seed: Another seed, another survey.
         name: Begins all keys.
+
+    Raises:
+        StoreError: The folder holds other stamps.
     """
-    if (survey / "objects").is_dir() and sum(s["rows"] for s in object_shards(survey)) == n:
+    source = f"simulated {n} as {name}, {reals:g} real, {observed=}, noise {noise:g}, seed {seed}"
+    done = finished_items(survey) if (survey / "objects").is_dir() else {}
+    if foreign := sorted(set(done) - {source}):
+        raise StoreError(f"{survey} holds other stamps ({foreign[0]}); choose a new folder")
+    if done.get(source) == n:
         return survey
     rng = np.random.default_rng(seed)
     n_real = round(n * reals)
@@ -59,7 +73,7 @@ def simulate_survey(
     columns = {key: value for key, value in catalog.columns.items() if key not in stamps_columns}
     full = Catalog(catalog.id, catalog.target, catalog.ra, catalog.dec,
                    {**columns, "label": labels})  # fmt: skip
-    write_survey(survey, stamps, full, f"simulated, seed {seed}")
+    write_survey(survey, stamps, full, source)
     return survey
 
 
