@@ -136,6 +136,11 @@ def test_best_threshold_by_trying_every_threshold():
     assert found["precision"] == pytest.approx(max(tried.values()), abs=1e-12)
     assert tried[found["threshold"]] == pytest.approx(max(tried.values()), abs=1e-12)
     # perfectly divided: nothing is won by losing reals
+    for n in range(
+        2, 30
+    ):  # as many of each at every score: all precisions are one, but for rounding
+        level, of = np.repeat(np.arange(float(n)), 2), np.tile([0, 1], n)
+        assert metrics.best_threshold(level, of, tpr=0.1, prevalence=0.1)["tpr"] == 1
     perfect = metrics.best_threshold(np.arange(10.0), (np.arange(10) > 4).astype(int))
     assert perfect["threshold"] == 5 and perfect["tpr"] == 1 and perfect["precision"] == 1
 

@@ -260,7 +260,7 @@ def best_threshold(
     first = points.at_tpr(tpr)
     t, f = points.tpr[first:], points.fpr[first:]
     precision = pi * t / (pi * t + (1 - pi) * f)
-    best = len(precision) - 1 - int(np.argmax(precision[::-1]))
+    best = int(np.flatnonzero(precision >= precision.max() * (1 - EPSILON))[-1])
     return {
         "threshold": float(points.threshold[first + best]),
         "tpr": float(t[best]),
