@@ -328,7 +328,9 @@ def test_an_evaluation_becomes_one_page_that_tells_its_numbers(tmp_path):
     folder = answers_folder(tmp_path, "evaluation", "net")
     with pytest.raises(FileNotFoundError, match=r"net was not measured on .* evaluate net"):
         evaluation_page(tmp_path, "net")
+    (folder / "by_gone.png").write_bytes(b"of an earlier evaluation")
     evaluation.write(folder, found, score, label, "net")
+    assert not (folder / "by_gone.png").exists()
     text = evaluation_page(tmp_path, "net").read_text()
     assert text.count("data:image/png") == len(list(folder.glob("*.png"))) == 6
     assert f"{found['summary']['auc']:.4f}" in text and "50 or more" in text
@@ -348,3 +350,13 @@ def test_pictures_of_rates_leave_out_what_no_bin_has():
     drawn = pictures.rates_picture(both, "x [mag]").axes
     assert [axes.get_ylabel() for axes in drawn] == ["TPR: reals kept", "FPR: bogus kept"]
     assert drawn[1].get_ylim()[0] == 0 and drawn[1].get_xlabel() == "x [mag]"
+
+
+def test_the_trade_off_of_a_perfect_classifier_says_so():
+    score, label = np.arange(10.0), np.repeat([0, 1], 5)
+    figure = pictures.trade_off({"net": (score, label)})
+    figure.draw_without_rendering()
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["net (AUC 1.00000): no error at all", "TPR 0.9 and 0.983"]
+    shown = pictures.histograms(score, label, 4.5).axes[0].get_legend().get_texts()
+    assert "threshold 4.50" in [text.get_text() for text in shown]

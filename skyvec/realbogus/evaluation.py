@@ -227,6 +227,9 @@ def write(folder: Path, found: Mapping[str, Any], score: Floats, label: Ints, na
             unit = f" [{UNITS[column]}]" if column in UNITS else ""
             text = column.replace("_", " ") + unit
             figures[f"by_{column}"] = rates_picture(rows, text, named=column in NAMED)
+    for old in folder.glob("by_*.png"):  # of columns that an earlier evaluation had
+        if old.stem not in figures:
+            old.unlink()
     for title, figure in figures.items():
         write_atomic(folder / f"{title}.png", partial(figure.savefig, format="png"))
     write_json(folder / "evaluation.json", dict(found))

@@ -33,16 +33,18 @@ def trade_off(scores: Mapping[str, tuple[Floats, Ints]]) -> Figure:
     """
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = _axes(figure, "FPR: bogus kept", "FNR: reals lost")
+    axes.set(xscale="log", yscale="log")
     for (name, (score, label)), colour in zip(scores.items(), COLOURS * 9):
         points = curve(score, label)
         kept = (points.fpr > 0) & (points.tpr < 1)
-        text = f"{name} (AUC {points.auc():.5f})"
+        text = f"{name} (AUC {points.auc():.5f})" + ("" if kept.any() else ": no error at all")
         axes.step(points.fpr[kept], 1 - points.tpr[kept], color=colour, label=text, where="post")
         for t in TPRS:
             at = points.at_tpr(t)
-            axes.plot(points.fpr[at], 1 - points.tpr[at], "o", color=colour, ms=4)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+            if kept[at]:  # a rate of nothing has no place on these axes
+                axes.plot(points.fpr[at], 1 - points.tpr[at], "o", color=colour, ms=4)
+    told = " and ".join(f"{t:g}" for t in TPRS)
+    axes.plot([], [], "o", color="#444444", ms=4, label=f"TPR {told}")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -55,7 +57,7 @@ def histograms(score: Floats, label: Ints, threshold: float) -> Figure:
     for kind, name, colour in ((0, "bogus", COLOURS[1]), (1, "real", COLOURS[0])):
         counts, _ = np.histogram(np.asarray(score)[np.asarray(label) == kind], edges)
         axes.stairs(counts, edges, color=colour, label=f"{name} ({counts.sum():,})")
-    axes.axvline(threshold, color="#444444", lw=1, ls=":")
+    axes.axvline(threshold, color="#444444", lw=1, ls=":", label=f"threshold {threshold:.2f}")
     axes.set_yscale("symlog", linthresh=1)
     axes.legend(frameon=False)
     return figure
