@@ -1,5 +1,7 @@
 """Real-frame measurements and pairs: truth (made-up frames), rival (photutils), real frames."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -16,6 +18,7 @@ from skyvec.prep.frames import (
     moved,
     offset,
 )
+from skyvec.realbogus import frames as rb_frames
 from skyvec.realbogus.frames import (
     find_pairs,
     prepare_pair,
@@ -238,6 +241,23 @@ def test_embedded_stars_are_found_and_labelled(pair):
     assert not (empty.columns["label"] == "real").any() and len(none) < 15
     with pytest.raises(ValueError, match="ascend"):
         stamps_of_pair(made, np.random.default_rng(0), brightness=(9, 5))
+
+
+def test_a_star_is_one_object_in_every_image_of_its_field(pair):
+    made = prepare_pair(*pair)
+    stars = made.sources[(made.sources > 20).all(axis=1) & (made.sources < 300).all(axis=1)]
+    assert 30 < len(stars) < 90
+    rng = np.random.default_rng(8)
+    names = []
+    for shift in rng.uniform(-5, 5, (8, 2)):
+        # found at whole pixels, now and then at the next one
+        places = np.rint(stars + shift + rng.normal(0, 0.4, stars.shape)).astype(np.int64)
+        names.append(rb_frames._objects(places, replace(made, shift=tuple(shift)), "field/image"))
+    assert all(np.array_equal(one, names[0]) for one in names)
+    assert len(set(names[0])) == len(stars)
+    far = np.array([[5.0, 5.0], [11.0, 5.0]]) + made.sources.max(axis=0) + 20
+    cells = rb_frames._objects(far.astype(np.int64), made, "field/image")
+    assert len(set(cells)) == 2 and not set(cells) & set(names[0])
 
 
 def write(path, image):

@@ -33,7 +33,14 @@ from skyvec.prep.frames import (
     moved,
     offset,
 )
-from skyvec.prep.subtract import Difference, cut_stamps, detect, fit_kernel, zogy
+from skyvec.prep.subtract import (
+    Difference,
+    cut_stamps,
+    detect,
+    fit_kernel,
+    matched_filter,
+    zogy,
+)
 from skyvec.schema import Catalog, Reject, Stamps
 
 Image = NDArray[np.float64]
@@ -44,6 +51,8 @@ KERNEL = ((0.8, 3), (1.8, 2))
 """Gaussians of the kernel that tells the ratio of fluxes, fewer than a subtraction would use."""
 APART = 12.0
 """[px] Least distance between artificial stars."""
+SAME = 6.0
+"""[px] A detection so near a source of the reference is of that source."""
 _DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError)
 
 
@@ -60,6 +69,8 @@ class Pair:
         shift: (dx, dy) that the reference was moved [px].
         gain: [electrons per count] of the new image.
         astrometry: rms of the registration that is left [px].
+        sources: (x, y) of what shines in the reference, in its own pixels before it was moved:
+            the same in every pair with this reference, shape (k, 2).
     """
 
     new: Image
@@ -70,6 +81,7 @@ class Pair:
     shift: tuple[float, float]
     gain: float
     astrometry: float
+    sources: NDArray[np.int64]
 
 
 def read_frame(path: Path) -> tuple[Image, fits.Header]:
@@ -152,6 +164,7 @@ def prepare_pair(
         (dx, dy),
         float(gain),
         rest,
+        detect(matched_filter(images[1], psfs[1], noises[1] ** 2)[0]),
     )
 
 
@@ -307,10 +320,21 @@ def stamps_of_pair(
 
 
 def _objects(places: NDArray[np.int64], pair: Pair, name: str) -> NDArray[np.str_]:
-    """The place on the reference: the same in every image of the field, in cells of 8 px."""
+    """What of the field it is, the same in every image: the nearest source of the reference.
+
+    Far from all of them it is the place on the reference, in cells of 8 px: what lies at the
+    border of two may bear one name in one image, and the other in the next.
+    """
     field = name.split("/", maxsplit=1)[0]
-    at = np.rint((places - np.array(pair.shift)) / 8).astype(int)
-    return np.array([f"{field}-{cx}-{cy}" for cx, cy in at.tolist()], dtype=np.str_)
+    at = places - np.array(pair.shift)
+    cells = np.rint(at / 8).astype(int).tolist()
+    names = [f"{field}-{x}-{y}" for x, y in cells]
+    if len(pair.sources) and len(places):
+        away, row = cKDTree(pair.sources).query(at)
+        for i in np.flatnonzero(away <= SAME):
+            x, y = pair.sources[row[i]].tolist()
+            names[i] = f"{field}-x{x}y{y}"
+    return np.array(names, dtype=np.str_)
 
 
 def _places(
