@@ -328,3 +328,19 @@ def test_readers_of_other_things_do_not_take_stamps(tmp_path):
     other = tmp_path / "curves.parquet"
     pq.write_table(pa.table({"id": ["a"], "mjd": [[1.0]], "flux": [[1.0]]}), other)
     assert not stamps.matches(other)
+
+
+def test_ingest_says_what_an_operator_can_do(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    for name, side in (("stamps_a", 29), ("stamps_b", 31), ("mine", 29)):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((1, 3, side, side)))
+    cube = fits.PrimaryHDU(rng.standard_normal((3, 29, 29)).astype(np.float32))
+    cube.writeto(tmp_path / "stamp_whole.fits")
+    (tmp_path / "stamp_cut.fits").write_bytes((tmp_path / "stamp_whole.fits").read_bytes()[:4000])
+    ingest(tmp_path / "s", [tmp_path])
+    told = {
+        Path(r["source"]).name: r["reason"] for r in store.read_rejects(tmp_path / "s").to_pylist()
+    }
+    assert told["stamps_b.npy" if "stamps_b.npy" in told else "stamps_a.npy"].endswith("--size N")
+    assert "if stamps or triplets is in the name" in told["mine.npy"]
+    assert "stamp_cut.fits" in told and "truncated" not in capfd.readouterr().err

@@ -43,7 +43,7 @@ def _read(work: Work, options: Mapping[str, Any]) -> Iterator[Item]:
             suffix = Path(work.path).suffix or "no ending"
             reason = (
                 f"unknown type of file ({suffix}); FITS, JPEG, PNG, HDF5, Parquet, CSV, ECSV, "
-                "VOTable and Avro are read"
+                "VOTable and Avro are read, and NumPy's .npy if stamps or triplets is in the name"
             )
             yield Reject(work.path, -1, "", reason)
         return

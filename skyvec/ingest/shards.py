@@ -75,6 +75,7 @@ class Shard:
             return (
                 f"another form: {_in_words(_promise(item))}, but the survey holds "
                 f"{_in_words(self._promise)}; ingest it into another survey"
+                + (", or all with --size N" if self._promise[0] == "stamps" else "")
             )
         return ""
 
@@ -192,6 +193,6 @@ def _in_words(promise: Promise) -> str:
     if kind == "lightcurves":
         return "light curves"
     if kind == "stamps":
-        return f"stamps of {shape[2]} x {shape[1]} pixels (--size N makes all the same)"
+        return f"stamps of {shape[2]} x {shape[1]} pixels"
     pixels = f" of {' x '.join(map(str, shape))} in {', '.join(bands)}"
     return kind + pixels + f" [{unit}]" + (f" at {scale:g} arcsec a pixel" if scale else "")

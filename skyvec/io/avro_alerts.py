@@ -86,7 +86,8 @@ def read(path: Path, *, size: int = 0) -> Iterator[Triplet | Reject]:
     except RefusedError as error:
         yield Reject(str(path), row, "", str(error))
     except _DAMAGED as error:
-        yield Reject(str(path), row, "", f"not readable: {' '.join(str(error).split())}")
+        why = " ".join(str(error).split())
+        yield Reject(str(path), row, "", f"not readable, damaged or cut off: {why}")
 
 
 def _no_container(head: bytes) -> str:

@@ -9,6 +9,7 @@ the order above, or one cube. *Avro*: see :mod:`skyvec.io.avro_alerts`.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from skyvec.io.facts import EXACT, text_id
@@ -420,13 +422,16 @@ def _numpy(path: Path, size: int) -> Iterator[Triplet | Reject]:
 
 
 def _fits(path: Path, size: int) -> Iterator[Triplet | Reject]:
-    with fits.open(path, memmap=False) as file:
-        images = [
-            (str(hdu.name).lower(), np.asarray(hdu.data))
-            for hdu in file
-            if getattr(hdu, "data", None) is not None and np.asarray(hdu.data).dtype.kind in "fiu"
-        ]
-        header = file[0].header
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # what is cut off becomes a reject
+        with fits.open(path, memmap=False) as file:
+            images = [
+                (str(hdu.name).lower(), np.asarray(hdu.data))
+                for hdu in file
+                if getattr(hdu, "data", None) is not None
+                and np.asarray(hdu.data).dtype.kind in "fiu"
+            ]
+            header = file[0].header
     if len(images) == 1 and images[0][1].ndim == 3 and len(images[0][1]) == 3:
         cutouts = dict(zip(STAMP_CHANNELS, images[0][1]))
     else:
