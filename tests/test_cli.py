@@ -201,6 +201,7 @@ def test_report_prints_where_it_is(asked, tmp_path):
         (("simulate", "cepheid", "--set", "period"), "NAME=NUMBER"),
         (("simulate", "galaxies", "--survey", "new", "--set", "bars=1"), "knows no bars=1"),
         (("simulate", "sky"), "--survey"),
+        (("adapt", "m", "--source", "{sky}", "--target", "nowhere"), "holds lightcurves"),
         (("outliers", "--survey", "{sky}", "--model", "m", "-f", "xlsx"), "choose from"),
         (("outliers", "-s", "{sky}", "-m", "m", "-o", "{sky}/survey.toml/x.csv"), "survey.toml"),
         (("ingest", "nothing.fits", "--survey", "new"), "nothing.fits"),

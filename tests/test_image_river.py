@@ -369,6 +369,11 @@ def test_a_name_that_is_taken_is_refused_and_never_taken_for_the_same(tmp_path):
         adaptation.adapt(one, other, "both", options=options)
 
 
+def test_adapting_to_what_is_no_survey_says_so(trained, tmp_path):
+    with pytest.raises(store.StoreError, match="nowhere is no survey"):
+        adaptation.adapt(trained, tmp_path / "nowhere", "m")
+
+
 def test_partners_and_classes_carried_over_are_counted_rightly():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(200, 8)).astype(np.float32)

@@ -62,6 +62,7 @@ def adapt(
     survey=decals`. The model then keeps that survey's one scaling of pixels.
     """
     # late: torch and scikit-learn would slow `--help` down
+    from skyvec import store
     from skyvec.batches import keep_memory
     from skyvec.checkpoint import Training
     from skyvec.studies.adaptation import Part, compare
@@ -89,6 +90,13 @@ def adapt(
         validate_every=max(1, steps // 8),
         seed=seed,
     )
+    here, there = (store.survey_bands(side.survey) for side in sides)
+    if len(here) == len(there) and here != there:
+        say(
+            f"warning: {sides[0]} has the bands {', '.join(here)} and {sides[1]} "
+            f"{', '.join(there)}; they are taken for the same in this order",
+            style="yellow",
+        )
     keep_memory()
     with bar("adapting") as progress:
         after = adapt_model(

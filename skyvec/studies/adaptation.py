@@ -227,6 +227,7 @@ def _check(
     if checkpoint.recipe["model"]["name"] in BASELINES:
         raise AdaptationError(f"{checkpoint.name!r} is a baseline and learns nothing; train one")
     for survey in (source.survey, target.survey):
+        store.check_survey(survey)
         if store.survey_kind(survey) != "images":
             raise AdaptationError(
                 f"{survey} holds {store.survey_kind(survey)}; models of images are adapted"
