@@ -48,12 +48,14 @@ from skyvec.checkpoint import (
     differences,
     is_finished,
     load_arrays,
+    read_recipe,
     save,
 )
 from skyvec.models import MODELS
 from skyvec.nn.frames import Frames
 from skyvec.nn.ragged import Ragged
 from skyvec.prep.codes import BASELINES
+from skyvec.recipes import recipe_names
 from skyvec.schema import Strings
 from skyvec.store import (
     clean,
@@ -223,10 +225,10 @@ def survey_recipe(survey: Path, recipe: Recipe) -> Recipe:
     full = complete(recipe, survey_bands(survey))
     modality = MODELS[full["model"]["name"]].modality
     if modality != survey_kind(survey):
-        known = [name for name, model in MODELS.items() if model.modality == survey_kind(survey)]
+        choice = ", ".join(_recipes_for(survey_kind(survey))) or "of `skyvec realbogus train`"
         raise TrainingError(
             f"{full['model']['name']} reads {modality}, but {survey} holds {survey_kind(survey)}; "
-            f"choose from {', '.join(known) or 'no model yet'}"
+            f"choose one of the recipes {choice}"
         )
     data = full["data"]
     if modality == "images" and not data["sky"]:
@@ -234,6 +236,11 @@ def survey_recipe(survey: Path, recipe: Recipe) -> Recipe:
         scaling = image_scaling(survey, **asked).facts()
         data |= {"stretch": scaling["kind"], **{name: scaling[name] for name in SCALING}}
     return full
+
+
+def _recipes_for(modality: str) -> list[str]:
+    models = {name: read_recipe(name)["model"]["name"] for name in recipe_names()}
+    return [name for name, model in models.items() if MODELS[model].modality == modality]
 
 
 def is_done(folder: Path, recipe: Recipe, data_hash: str) -> bool:

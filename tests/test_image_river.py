@@ -144,7 +144,10 @@ def test_a_training_on_images_stopped_anywhere_ends_in_the_same_bits(tmp_path, n
 
 
 def test_a_model_of_another_modality_is_refused_by_name(survey):
-    with pytest.raises(train.TrainingError, match=r"gridconv reads lightcurves, but .* images"):
+    with pytest.raises(
+        train.TrainingError,
+        match=r"gridconv reads lightcurves, but .* images.*recipes galaxies, galaxies_residual",
+    ):
         train.train(survey, {"model": {"name": "gridconv"}}, "wrong")
     with pytest.raises(checkpoint.RecipeError, match=r"\[model\] size = 32, but \[data\] size"):
         checkpoint.complete(
