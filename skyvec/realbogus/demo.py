@@ -106,7 +106,10 @@ def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], obje
         "train": {
             "steps": steps,
             "batch": 64,
+            "lr": 8e-3,  # few steps want large ones: a tenth of the rate leaves twice the bogus
             "schedule": "cosine",
+            "warm_up": steps // 10,
+            "clip": 1.0,
             "validate_every": max(1, steps // 10),
         },
     }
