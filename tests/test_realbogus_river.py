@@ -450,6 +450,7 @@ def test_suspects_gallery_verdicts_and_the_second_stage(survey, tmp_path):
     assert 0 < n < total <= 500
     page = (folder / "gallery.html").read_text()
     assert page.count("<article") == 12 and page.count("data:image/png;base64") == 12
+    assert (folder / "suspects.png").read_bytes().startswith(b"\x89PNG")
     table = pq.read_table(folder / river.SUSPECTS)
     doubt = table["doubt"].to_numpy()
     assert (np.diff(doubt) <= 0).all() and table["suspect"].to_pylist()[0]

@@ -28,16 +28,16 @@ class VerdictError(ValueError):
     """A file of verdicts that cannot be believed."""
 
 
-def picture(stamp: NDArray[np.float32], *, enlarge: int = ENLARGE) -> bytes:
-    """Draw a stamp: each channel stretched by itself, side by side.
+def side_by_side(stamp: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Stretch each channel of a stamp by itself and put them side by side.
 
     Args:
-        stamp: Raw or normalised pixels, shape (3, y, x); NaN is drawn red.
-        enlarge: Screen pixels of a pixel.
+        stamp: Raw or normalised pixels, shape (3, y, x); NaN becomes red.
 
     Returns:
-        A PNG. Black is the 1st percentile of a channel, white the 99.7th, the difference is
-        stretched evenly about its median, so that holes are seen as well as peaks.
+        Red, green, blue, shape (y, 3 x + 2, 3), with a white line between two channels. Black is
+        the 1st percentile of a channel, white the 99.7th, the difference is stretched evenly about
+        its median, so that holes are seen as well as peaks.
     """
     panels = []
     for i, channel in enumerate(stamp):
@@ -52,7 +52,17 @@ def picture(stamp: NDArray[np.float32], *, enlarge: int = ENLARGE) -> bytes:
         panel = np.repeat(grey[:, :, None], 3, axis=2)
         panel[~known] = (170, 40, 40)
         panels.append(np.pad(panel, ((0, 0), (0, 1 if i < 2 else 0), (0, 0)), constant_values=255))
-    whole = np.concatenate(panels, axis=1).repeat(enlarge, 0).repeat(enlarge, 1)
+    return np.concatenate(panels, axis=1)
+
+
+def picture(stamp: NDArray[np.float32], *, enlarge: int = ENLARGE) -> bytes:
+    """Draw a stamp as a PNG: new, reference and difference side by side.
+
+    Args:
+        stamp: As of :func:`side_by_side`.
+        enlarge: Screen pixels of a pixel.
+    """
+    whole = side_by_side(stamp).repeat(enlarge, 0).repeat(enlarge, 1)
     file = io.BytesIO()
     Image.fromarray(whole).save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from skyvec.realbogus.metrics import TPRS, curve
 from skyvec.schema import Floats, Ints
@@ -137,4 +138,28 @@ def rates_picture(rows: Sequence[Mapping[str, Any]], title: str, *, named: bool 
             place[::every], names[::every], rotation=30, ha="right", rotation_mode="anchor"
         )
         panels[-1].set_xlabel(title)
+    return figure
+
+
+def stamps_picture(
+    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, across: int = 4
+) -> Figure:
+    """Draw stamps as small multiples, each with its caption.
+
+    Args:
+        pictures: Of :func:`~skyvec.realbogus.gallery.side_by_side`, of one shape, at least one.
+        captions: One a stamp.
+        across: Stamps a row.
+    """
+    if not len(pictures):
+        raise ValueError("there are no stamps to draw; give at least one")
+    down, (high, wide, _) = -(-len(pictures) // across), pictures[0].shape
+    size = across * 2.5, down * (2.5 * high / wide + 0.26)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, picture, caption in zip(panels, pictures, captions):
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_title(caption, fontsize=7, pad=2)
     return figure

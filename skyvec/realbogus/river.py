@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from skyvec.realbogus.calibration import (
     unlike,
 )
 from skyvec.realbogus.evaluation import evaluate, write
-from skyvec.realbogus.gallery import gallery, read_verdicts
+from skyvec.realbogus.gallery import NAMES, gallery, read_verdicts, side_by_side
 from skyvec.realbogus.operating import (
     calibration_of,
     cascade,
@@ -31,6 +32,7 @@ from skyvec.realbogus.operating import (
     judge,
     part_of,
 )
+from skyvec.realbogus.pictures import stamps_picture
 from skyvec.realbogus.samples import read_samples
 from skyvec.realbogus.score import score_survey
 from skyvec.realbogus.suspects import check_selector, doubt, out_of_fold, suspects
@@ -52,12 +54,15 @@ from skyvec.store import (
     model_folder,
     read_catalog,
     read_manifest,
+    write_atomic,
     write_json,
     write_table,
 )
 from skyvec.train import Progress
 
 SUSPECTS = "suspects.parquet"
+SHEET = 16
+"""Suspects on the picture that is looked at first."""
 
 
 def train_survey(
@@ -159,7 +164,8 @@ def find_suspects(
 
     Returns:
         The folder with ``suspects.parquet`` (``id``, ``label``, ``score``, ``doubt``, ``fold``,
-        ``suspect``; most doubtful first) and ``gallery.html``; suspects; labelled stamps.
+        ``suspect``; most doubtful first), ``gallery.html`` and ``suspects.png``, the first
+        ``SHEET`` of it; suspects; labelled stamps.
     """
     full = complete(recipe)
     check_selector(how, level)
@@ -202,6 +208,12 @@ def find_suspects(
         notes=notes,
         title=f"Doubtful labels of {survey.name}",
     )
+    if len(first):
+        sheet = stamps_picture(
+            [side_by_side(stamp) for stamp in raw[:SHEET]],
+            [f"labelled {NAMES[int(samples.label[i])]}, score {score[i]:+.1f}" for i in first],
+        )
+        write_atomic(folder / "suspects.png", partial(sheet.savefig, format="png", dpi=120))
     return folder, int(chosen.sum()), int((samples.label != UNLABELLED).sum())
 
 
