@@ -306,6 +306,11 @@ def frames(
             progress=progress,
         )
     say(f"{stored:,} detections stored now in {survey}, {refused:,} pairs refused")
+    if not stored and not refused:
+        say(
+            f"all pairs of {folder} are in {survey} already, by the options they were taken with; "
+            "for other options choose another --survey"
+        )
     if refused:
         for row in read_rejects(survey).to_pylist()[-refused:][:MOST_TOLD]:
             say(f"  {row['id']}: {row['reason']}")

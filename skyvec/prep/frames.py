@@ -317,7 +317,7 @@ def moved(image: Image, dx: float, dy: float) -> Float:
     missing = ~np.isfinite(out)
     filled = np.where(missing, np.nanmedian(out), out)
     shifted = ndimage.shift(filled, (rest_y, rest_x), order=3, mode="nearest")
-    spread = ndimage.shift(missing.astype(float), (rest_y, rest_x), order=1, mode="nearest")
+    spread = ndimage.shift(missing.astype(float), (rest_y, rest_x), order=1, cval=1.0)
     shifted[ndimage.binary_dilation(spread > 0.01)] = np.nan
     return np.asarray(shifted)
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +13,42 @@ from skyvec import store
 Facts = dict[str, Any]
 
 
+class Words(NamedTuple):
+    """How the objects of a survey are called.
+
+    Args:
+        one: A single object, such as ``light curve``.
+        many: Several.
+        points: What they are made of.
+        scale: How they are drawn.
+    """
+
+    one: str
+    many: str
+    points: str
+    scale: str
+
+
+WORDS = {
+    "lightcurves": Words("light curve", "light curves", "points", "Each curve on its own scale."),
+    "images": Words("image", "images", "pixels", "All with the same stretch."),
+    "stamps": Words("detection", "detections", "pixels", "All with the same stretch."),
+}
+
+
+def words(survey: Path) -> Words:
+    """How the objects of a survey are called."""
+    return WORDS[store.survey_kind(survey)]
+
+
 def survey_facts(survey: Path) -> Facts:
     """Count what a survey holds.
 
     Returns:
         ``name``; ``kind`` (light curves, images or stamps); ``objects`` (different targets),
-        ``segments`` (rows), ``rejects`` (rows that could not be taken), ``points`` (or pixels);
-        ``reject_reasons`` (reason: count, most frequent first); ``bands``; ``flux_units``;
-        ``models`` (trained) and ``latents`` (model: segments encoded).
+        ``segments`` (rows), ``rejects`` (rows that could not be taken), ``points`` or, of
+        images and stamps, ``pixels``; ``reject_reasons`` (reason: count, most frequent first);
+        ``bands``; ``flux_units``; ``models`` (trained) and ``latents`` (model: segments encoded).
 
     Raises:
         StoreError: The folder is no survey.
@@ -34,7 +62,7 @@ def survey_facts(survey: Path) -> Facts:
         "objects": len(np.unique(store.read_catalog(survey, []).target)),
         "segments": sum(shard["rows"] for shard in shards),
         "rejects": len(rejects),
-        "points": sum(shard["points"] for shard in shards),
+        words(survey).points: sum(shard["points"] for shard in shards),
         "reject_reasons": reject_reasons(rejects),
         "bands": list(store.survey_bands(survey)),
         "flux_units": sorted({shard["flux_unit"] for shard in shards if shard["rows"]}),

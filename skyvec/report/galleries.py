@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,34 +12,6 @@ from skyvec.encode import reconstruct, reconstruct_images, reconstructs
 from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import Prepared, prepare
 from skyvec.report import images, pictures
-
-
-class Words(NamedTuple):
-    """How the objects of a survey are called.
-
-    Args:
-        one: A single object, such as ``light curve``.
-        many: Several.
-        points: What they are made of.
-        scale: How they are drawn.
-    """
-
-    one: str
-    many: str
-    points: str
-    scale: str
-
-
-WORDS = {
-    "lightcurves": Words("light curve", "light curves", "points", "Each curve on its own scale."),
-    "images": Words("image", "images", "pixels", "All with the same stretch."),
-    "stamps": Words("detection", "detections", "pixels", "All with the same stretch."),
-}
-
-
-def words(survey: Path) -> Words:
-    """How the objects of a survey are called."""
-    return WORDS[store.survey_kind(survey)]
 
 
 def grid(

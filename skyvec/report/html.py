@@ -26,7 +26,7 @@ from skyvec.report import (
     searching,
 )
 from skyvec.report.atlas import N_MARKED, draw_map, xy
-from skyvec.report.facts import survey_facts
+from skyvec.report.facts import Words, survey_facts, words
 from skyvec.report.page import Section
 from skyvec.report.remember import Answer, TooFewObjects
 
@@ -55,9 +55,9 @@ class _Material:
         store.write_atomic(path, lambda temporary: temporary.write_bytes(content))
         return page.picture(content, caption)
 
-    def words(self) -> galleries.Words:
+    def words(self) -> Words:
         """How the objects of the survey are called."""
-        return galleries.words(self.survey)
+        return words(self.survey)
 
     def key(self) -> str:
         """Say how the pictures of objects are to be read."""
@@ -148,7 +148,7 @@ def report(
 
 def _survey_section(material: _Material) -> Section:
     facts = survey_facts(material.survey)
-    names = ("objects", "segments", "points", "rejects")
+    names = ("objects", "segments", material.words().points, "rejects")
     body = page.counts(
         {name: facts[name] for name in names} | {"bands": ", ".join(facts["bands"])}
     )
