@@ -35,7 +35,8 @@ def demo(
     lightcurves: a sky as TESS sees it, encoded, asked everything, with a report.
     galaxies: the same galaxies seen by two telescopes, with trails and saturated stars; a code
     learned from one telescope, and adapted to the other.
-    realbogus: detections of an image-differencing survey with wrong labels, two stages.
+    realbogus: detections of an image-differencing survey, whose wrong labels are found, left out
+    and judged.
 
     Takes a few minutes on two cores. Run again it goes on where it was stopped.
     """
@@ -88,6 +89,7 @@ def _lightcurves(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
 
 def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
     # late: torch and Matplotlib would slow `--help` down
+    from skyvec.realbogus.demo import ARMS
     from skyvec.realbogus.demo import demo as show
     from skyvec.report.evaluation import evaluation_page
 
@@ -100,7 +102,7 @@ def _realbogus(out: Path, n: int, recipe: str, steps: int, seed: int) -> None:
 
     for finding in show(out, n, steps=steps, seed=seed, tell=tell):
         typer.echo(f"  * {finding}")
-    for model in ("one-stage", "two-stage"):
+    for model in ARMS:
         typer.echo(f"  * {model} on one page: {evaluation_page(out / 'night', model)}")
 
 

@@ -26,10 +26,17 @@ from skyvec.store import (
     finished_items,
     model_folder,
     read_catalog,
+    write_text,
 )
 
 NOISE = 0.05
 """Fraction of each class that gets the wrong label."""
+ARMS = {
+    "one-stage": "labels as they are",
+    "two-stage": "without the suspects",
+    "looked-at": "suspects judged by a person, for whom the truth stands in",
+}
+"""Names of the trainings, and what each does with the suspects."""
 REALS = 0.02
 """Fraction of the night's detections that is real."""
 
@@ -82,7 +89,7 @@ stamps_columns = ("detector", "exposure", "object")
 
 
 def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], object]) -> list[str]:
-    """Simulate, find wrong labels, train once as it is and once in two stages, score a night.
+    """Simulate, find wrong labels, train with, without and with judged suspects, score a night.
 
     Args:
         out: Folder of the two surveys.
@@ -116,21 +123,38 @@ def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], obje
     tell("first stage: five folds, every label judged by a network that never saw the stamp")
     folder, _, _ = find_suspects(learn, recipe, "demo", shown=60)
     findings = [_suspects_found(learn)]
-    for name, treatment in (("one-stage", "keep"), ("two-stage", "remove")):
-        tell(f"training {name} (suspects: {treatment})")
-        train_survey(learn, recipe, name, treatment=treatment, doubts="demo")
+    verdicts = _judge(learn, folder)
+    doubted = suspect_ids(learn, "demo")
+    for name, what in ARMS.items():
+        tell(f"training {name}: {what}")
+        treatment = "remove" if name == "two-stage" else "keep"
+        given = verdicts if name == "looked-at" else None
+        train_survey(learn, recipe, name, treatment=treatment, doubts="demo", verdicts=given)
         model = model_folder(learn, name)
         # what is known to be doubtful must not tell how sure a score is
-        without = suspect_ids(learn, "demo") if treatment == "remove" else None
+        without = None if name == "one-stage" else doubted
         valid = part_of(model, learn, "valid", without=without)
         freeze(model, valid, prevalence=REALS)
         tell("measuring on the night, whose labels are true")
         lines = evaluate_model(night, name, home=learn, seed=seed)
-        findings.append(f"{name}: {lines[2]}; {lines[1]}")
+        findings.append(f"{name} ({what}): {lines[2]}; {lines[1]}")
     tell("scoring the night as if nothing were known of it")
-    findings += score_night(night, "two-stage", home=learn)
+    findings += score_night(night, "looked-at", home=learn)
     findings.append(f"doubtful labels to look at: {folder / 'gallery.html'}")
     return findings
+
+
+def _judge(survey: Path, folder: Path) -> Path:
+    """Write the truth of all suspects as a person would write verdicts."""
+    catalog = read_catalog(survey, ["is_real"])
+    truth = dict(zip(catalog.id.tolist(), catalog.columns["is_real"].tolist()))
+    rows = (
+        f"{key},{'real' if truth[key] else 'bogus'},truth"
+        for key in suspect_ids(survey, "demo").tolist()
+    )
+    path = folder / "verdicts.csv"
+    write_text(path, "\n".join(["id,verdict,who", *rows]) + "\n")
+    return path
 
 
 def _suspects_found(survey: Path) -> str:

@@ -426,7 +426,8 @@ def evaluate_model(
     }
     for key, name in names.items():
         low, high = intervals[key]
-        lines.append(f"{name}: {whole[key]:.6g} (95 %: {low:.4g} to {high:.4g})")
+        form = ".5f" if key == "auc" else ".3g"
+        lines.append(f"{name}: {whole[key]:{form}} (95 %: {low:{form}} to {high:{form}})")
     at = found["confusion"]["chosen"]
     lines.append(
         f"at the frozen threshold {point['threshold']:.3f}: {at['tp']:,} of "
