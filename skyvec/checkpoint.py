@@ -509,14 +509,21 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(folder.name, model, recipe, scores, scores["hash"])
 
 
-def load_arrays(folder: Path) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
-    """Read and verify a model's three files: recipe, weights, scores."""
+def load_arrays(
+    folder: Path, *, make: str = "make one with `skyvec train`"
+) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
+    """Read and verify a model's three files: recipe, weights, scores.
+
+    Args:
+        folder: The model's.
+        make: What to do if there is none.
+    """
     if not folder.is_dir():
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else []
         known = ", ".join(sorted(p.name for p in siblings if is_finished(p)))
         raise CheckpointError(
             f"no model {folder.name!r} in {folder.parent} (there are: {known or 'none yet'}); "
-            "make one with `skyvec train`"
+            f"{make}"
         )
     if not is_finished(folder) and (folder / TRAINING).is_dir():
         raise CheckpointError(

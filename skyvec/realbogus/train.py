@@ -19,7 +19,6 @@ from skyvec.checkpoint import (
     Recipe,
     Training,
     fill,
-    is_finished,
     load_arrays,
 )
 from skyvec.models.stamps import CLASSIFIERS
@@ -314,14 +313,8 @@ def load(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     Raises:
         CheckpointError: The folder is missing, unfinished, damaged, or no classifier of stamps.
     """
-    if not folder.is_dir():
-        others = folder.parent.iterdir() if folder.parent.is_dir() else []
-        known = ", ".join(sorted(other.name for other in others if is_finished(other)))
-        raise CheckpointError(
-            f"no classifier {folder.name!r} in {folder.parent} (there are: {known or 'none'}); "
-            "train one with `skyvec realbogus train`, or name the survey that holds it with --from"
-        )
-    recipe, weights, scores = load_arrays(folder)
+    make = "train one with `skyvec realbogus train`, or name the survey that holds it with --from"
+    recipe, weights, scores = load_arrays(folder, make=make)
     if recipe.get("model", {}).get("name") not in CLASSIFIERS:
         raise CheckpointError(f"{folder} is no classifier of stamps; choose another model")
     net = build(recipe)

@@ -107,7 +107,6 @@ def _trade_off(folder: Path, found: Mapping[str, Any]) -> Section:
             "bogus left out": found["confusion"][key]["tn"],
         }
         for key, name in POINTS.items()
-        if key in found["confusion"]
     ]
     body = _drawn(folder, "trade_off", "Reals lost against bogus kept; dots at TPR 0.9 and 0.983.")
     body += page.table(pa.Table.from_pylist(rows))
