@@ -6,8 +6,9 @@ of stamps, and a manifest says which are done.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from skyvec.store import (
 
 BLOCK = 384
 """Stamps a thread takes at a time, at least; a row group of 29 pixels is read without a copy."""
+COUNTS = ("received", "scored", "screened", "flagged")
+"""What is counted: the first is the sum of the others."""
 LOST = 1e-3
 """Fraction of the reals at the operating threshold that a screen may lose."""
 SURE = 0.95
@@ -227,9 +230,9 @@ def score_survey(
         StoreError: The folder holds scores of other networks or of a survey that has changed, or
             another process scores into it.
     """
+    shards = object_shards(survey)
     with lock(out, "realbogus score"):
         clean(out)
-        shards = object_shards(survey)
         manifest = read_manifest(out)
         made_by = [judge.hash, screen.hash if screen else "", repr(float(pass_at))]
         if manifest.setdefault("made_by", made_by) != made_by:
@@ -248,44 +251,55 @@ def score_survey(
                 _rescale(out / old["file"], calibration, prevalence)
                 done[i] = {**old, "sha256": sha256(out / old["file"]), "scale": scale}
                 write_manifest(out, manifest)
-        counts = {"received": 0, "scored": 0, "screened": 0, "flagged": 0}
-        for old in done:
-            for name in counts:
-                counts[name] += old[name]
+        counts = {name: sum(old[name] for old in done) for name in COUNTS}
         total = sum(shard["rows"] for shard in shards)
+
+        def score(pixels: NDArray[np.float32]) -> Scored:
+            return score_block(pixels, judge, screen, pass_at)
+
         left = shards[len(done) :]
-
-        def block(file: str, groups: list[int]) -> tuple[pa.ChunkedArray, Scored]:
-            id, pixels = read_stamp_block(survey, file, groups)
-            return id, score_block(pixels, judge, screen, pass_at)
-
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-
-            def begin(shard: dict[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
-                file = shard["file"]
-                read_ahead(survey, file)
-                return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
-
-            ahead = begin(left[0]) if left else []
-            try:
-                for i, shard in enumerate(left):
-                    # the next shard is begun before this one ends, so that no thread waits
-                    jobs, ahead = ahead, begin(left[i + 1]) if i + 1 < len(left) else []
-                    parts = [job.result() for job in jobs]
-                    file = shard_name(len(done))
-                    table, here = _table(parts, calibration, prevalence)
-                    write_table(out / file, table)
-                    facts = {"of": shard["sha256"], "sha256": sha256(out / file), "scale": scale}
-                    done.append({"file": file, **facts, **here})
-                    write_manifest(out, manifest)
-                    for name in counts:
-                        counts[name] += here[name]
-                    if progress is not None:
-                        progress(counts["received"], total)
-            finally:
-                for job in ahead:
-                    job.cancel()
+        with closing(_scored_shards(survey, left, score, workers)) as made:
+            for shard, parts in zip(left, made):
+                file = shard_name(len(done))
+                table, here = _table(parts, calibration, prevalence)
+                write_table(out / file, table)
+                facts = {"of": shard["sha256"], "sha256": sha256(out / file), "scale": scale}
+                done.append({"file": file, **facts, **here})
+                write_manifest(out, manifest)
+                counts = {name: n + here[name] for name, n in counts.items()}
+                if progress is not None:
+                    progress(counts["received"], total)
     return counts
+
+
+def _scored_shards(
+    survey: Path,
+    shards: Sequence[Mapping[str, Any]],
+    score: Callable[[NDArray[np.float32]], Scored],
+    workers: int,
+) -> Generator[list[tuple[pa.ChunkedArray, Scored]], None, None]:
+    """Ids and scores of the blocks of each shard, read and scored by threads."""
+
+    def block(file: str, groups: list[int]) -> tuple[pa.ChunkedArray, Scored]:
+        id, pixels = read_stamp_block(survey, file, groups)
+        return id, score(pixels)
+
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def begin(shard: Mapping[str, Any]) -> list[Future[tuple[pa.ChunkedArray, Scored]]]:
+            file = shard["file"]
+            read_ahead(survey, file)
+            return [pool.submit(block, file, g) for g in stamp_blocks(survey, file, BLOCK)]
+
+        ahead = begin(shards[0]) if shards else []
+        try:
+            for i in range(len(shards)):
+                # the next shard is begun before this one ends, so that no thread waits
+                jobs, ahead = ahead, begin(shards[i + 1]) if i + 1 < len(shards) else []
+                yield [job.result() for job in jobs]
+        finally:
+            for job in ahead:
+                job.cancel()
 
 
 def _rescale(path: Path, calibration: Calibration | None, prevalence: float | None) -> None:
