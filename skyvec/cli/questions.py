@@ -72,12 +72,11 @@ def outliers(
     """
     # late: Faiss would slow `--help` down
     from skyvec.report import answers
-    from skyvec.store import survey_kind
 
     if label:
         table = answers.class_outliers(survey, model, label=label).table
     else:
-        by_distance = survey_kind(survey) == "images" if far is None else far
+        by_distance = answers.odd_by_distance(survey) if far is None else far
         if not n and not by_distance:
             mention_graph(survey, model, k)
         rank = answers.far_outliers if by_distance else answers.outliers

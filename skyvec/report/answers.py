@@ -109,15 +109,20 @@ def _first_of(survey: Path, model: str, n: int | None) -> dict[str, int]:
     return {} if n is None or not is_large(survey, model) else {"n": n}
 
 
-def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
-    """Rank as a kind of object is ranked where nothing else is said.
+def odd_by_distance(survey: Path) -> bool:
+    """Say whether the objects of a survey are odd by distance where nothing else is said.
 
-    Images by distance (:func:`far_outliers`): a trail or a saturated star makes a code longer and
-    turns it towards those of other bright images, where cosines find company. All else by cosine
-    (:func:`outliers`), of which a graph ranks all of millions; try the distance too, as it finds
-    other oddities, in made-up skies more of those that were planted.
+    Images are: a trail or a saturated star makes a code longer and turns it towards those of other
+    bright images, where cosines find company. All else is odd by cosine, by which a graph ranks
+    all of millions; try the distance too, as it finds other oddities, in made-up skies more of
+    those that were planted.
     """
-    rank = far_outliers if store.survey_kind(survey) == "images" else outliers
+    return store.survey_kind(survey) == "images"
+
+
+def oddest(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Answer:
+    """Rank by :func:`far_outliers` or :func:`outliers`, as :func:`odd_by_distance` says."""
+    rank = far_outliers if odd_by_distance(survey) else outliers
     return rank(survey, model, k=k)
 
 

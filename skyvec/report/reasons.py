@@ -26,7 +26,7 @@ from skyvec.encode import (
 from skyvec.index.exact import unit
 from skyvec.prep.codes import BASELINES
 from skyvec.prep.lightcurves import prepare
-from skyvec.report.answers import ODD_NEIGHBOUR, checked_latents
+from skyvec.report.answers import ODD_NEIGHBOUR, checked_latents, odd_by_distance
 from skyvec.report.auditing import nuisances
 from skyvec.report.remember import Answer, remember
 from skyvec.schema import Images, LightCurves
@@ -42,9 +42,6 @@ GAIN = 0.01
 
 CLOSES = 0.1
 """Nor is one that closes less than this share of the distance to the usual similarity."""
-
-ODD_BY = {"images": "distance"}
-"""What oddity is measured by, where it is not the similarity."""
 
 STANDS_OUT = 3.0
 """Deviations below which a direction is not named: of forty, one is at 2 by chance."""
@@ -92,10 +89,10 @@ class Loaded:
 def open_reasons(survey: Path, model: str, *, k: int = ODD_NEIGHBOUR) -> Loaded:
     """Fit what is the same for all explanations: neighbours, directions and what they follow.
 
-    Images are odd by distance, as :func:`skyvec.report.answers.oddest` ranks them.
+    Objects are odd by what :func:`skyvec.report.answers.odd_by_distance` says.
     """
     latents = checked_latents(survey, model)
-    reasons = Reasons(latents, k=k, far=store.survey_kind(survey) == "images")
+    reasons = Reasons(latents, k=k, far=odd_by_distance(survey))
     numbers = [name for name, kind in store.column_kinds(survey).items() if kind == "number"]
     sample = reasons.latents.take(reasons.sample)
     columns = {
@@ -142,7 +139,7 @@ def explain_odd(survey: Path, model: str, name: str, *, k: int = ODD_NEIGHBOUR) 
             "said": sentence(loaded, why, parts),
         }
 
-    asked = {"id": name, "k": k, "by": ODD_BY.get(store.survey_kind(survey), "similarity")}
+    asked = {"id": name, "k": k, "far": odd_by_distance(survey)}
     return remember(survey, "explain", model, asked, make)
 
 
@@ -193,8 +190,8 @@ def short_reasons(
             said.append(sentence(loaded, why, parts_of(loaded, why.id)))
         return pa.table({"id": list(names), "why": pa.array(said, pa.string())}), {"k": k}
 
-    by = ODD_BY.get(store.survey_kind(survey), "similarity")
-    answer = remember(survey, "reasons", model, {"ids": list(names), "k": k, "by": by}, make)
+    asked = {"ids": list(names), "k": k, "far": odd_by_distance(survey)}
+    answer = remember(survey, "reasons", model, asked, make)
     return [str(text) for text in answer.table["why"].to_pylist()]
 
 
