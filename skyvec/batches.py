@@ -484,6 +484,7 @@ def check_device(device: str) -> None:
     """
     try:
         torch.zeros(1, device=device).item()
+    # torch asserts that it was built for a device, and has no code for some that it names
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(

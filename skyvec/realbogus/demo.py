@@ -113,7 +113,7 @@ def demo(out: Path, n: int, *, steps: int, seed: int, tell: Callable[[str], obje
         "train": {
             "steps": steps,
             "batch": 64,
-            "lr": 8e-3,  # few steps want large ones: a tenth of the rate leaves twice the bogus
+            "lr": 8e-3,  # few steps want large ones: at 1e-3 thrice as many bogus are left
             "schedule": "cosine",
             "warm_up": steps // 10,
             "clip": 1.0,
